@@ -1,0 +1,341 @@
+"""System calls that the standard library does not offer, one typed function each.
+
+They go through `syscall(2)` with the numbers of the architecture wherever the C library may be too
+old or another one (musl) to have a wrapper. A failure is an `OSError` with errno and the call's
+name or the path, like those of the `os` module. 64-bit Linux on x86-64, arm64 and riscv64.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import signal
+import struct
+from dataclasses import dataclass
+from enum import IntFlag
+from typing import Final
+
+from faultline.errors import Unsupported
+
+CLOCK_BOOTTIME: Final = 7
+_TIMER_ABSTIME: Final = 1
+_CLONE_VFORK: Final = 0x4000
+
+# Numbers that differ come from the table of the architecture (unistd_64.h, asm-generic/unistd.h).
+_GENERIC: Final = {
+    "timer_create": 107,
+    "timer_settime": 110,
+    "timer_delete": 111,
+    "timerfd_create": 85,
+    "timerfd_settime": 86,
+    "fallocate": 47,
+    "setns": 268,
+    "unshare": 97,
+    "mlockall": 230,
+    "munlockall": 231,
+    "prctl": 167,
+    "clone": 220,
+    "renameat2": 276,
+    "statx": 291,
+}
+_X86_64: Final = {
+    "timer_create": 222,
+    "timer_settime": 223,
+    "timer_delete": 226,
+    "timerfd_create": 283,
+    "timerfd_settime": 286,
+    "fallocate": 285,
+    "setns": 308,
+    "unshare": 272,
+    "mlockall": 151,
+    "munlockall": 152,
+    "prctl": 157,
+    "clone": 56,
+    "renameat2": 316,
+    "statx": 332,
+}
+_SAME_EVERYWHERE: Final = {"openat2": 437, "pidfd_getfd": 438}
+_NUMBERS: Final = {"x86_64": _X86_64, "aarch64": _GENERIC, "riscv64": _GENERIC}
+
+# PyDLL keeps the interpreter lock: a raw clone must not return in a child that has to take it
+# again.
+_libc = ctypes.PyDLL(None, use_errno=True)
+_libc_unlocked = ctypes.CDLL(None, use_errno=True)
+
+
+class Prctl(IntFlag):
+    """Options of prctl(2) that are used here."""
+
+    SET_PDEATHSIG = 1
+    GET_PDEATHSIG = 2
+    GET_DUMPABLE = 3
+    SET_DUMPABLE = 4
+    SET_NAME = 15
+    SET_TIMERSLACK = 29
+    SET_CHILD_SUBREAPER = 36
+
+
+class Resolve(IntFlag):
+    """How openat2(2) may walk a path."""
+
+    NONE = 0
+    NO_XDEV = 0x01
+    NO_MAGICLINKS = 0x02
+    NO_SYMLINKS = 0x04
+    BENEATH = 0x08
+    IN_ROOT = 0x10
+
+
+class MlockAll(IntFlag):
+    """Flags of mlockall(2); ONFAULT locks pages when they are first used, without growing now."""
+
+    CURRENT = 1
+    FUTURE = 2
+    ONFAULT = 4
+
+
+class Fallocate(IntFlag):
+    """Modes of fallocate(2)."""
+
+    ALLOCATE = 0
+    KEEP_SIZE = 0x01
+    PUNCH_HOLE = 0x02
+    COLLAPSE_RANGE = 0x08
+    ZERO_RANGE = 0x10
+
+
+class Rename(IntFlag):
+    """Flags of renameat2(2)."""
+
+    NONE = 0
+    NOREPLACE = 1
+    EXCHANGE = 2
+
+
+class Namespace(IntFlag):
+    """Kinds of namespace, as in clone(2), setns(2) and unshare(2)."""
+
+    TIME = 0x00000080
+    MOUNT = 0x00020000
+    CGROUP = 0x02000000
+    UTS = 0x04000000
+    IPC = 0x08000000
+    USER = 0x10000000
+    PID = 0x20000000
+    NET = 0x40000000
+
+
+def _number(name: str) -> int:
+    if name in _SAME_EVERYWHERE:
+        return _SAME_EVERYWHERE[name]
+    machine = os.uname().machine
+    if machine not in _NUMBERS:
+        raise Unsupported(
+            f"the system call {name} is not known for the architecture {machine}",
+            hint=f"supported: {', '.join(_NUMBERS)}",
+        )
+    return _NUMBERS[machine][name]
+
+
+def _call(name: str, *args: object, about: str = "", unlocked: bool = False) -> int:
+    """Make a system call; integers are passed as 64-bit words, buffers as they are."""
+    words = [ctypes.c_long(arg) if isinstance(arg, int) else arg for arg in args]
+    library = _libc_unlocked if unlocked else _libc
+    function = library.syscall
+    function.restype = ctypes.c_long
+    result = int(function(ctypes.c_long(_number(name)), *words))
+    if result == -1:
+        errno = ctypes.get_errno()
+        what = f"{name}: {os.strerror(errno)}"
+        raise OSError(errno, what, about) if about else OSError(errno, what)
+    return result
+
+
+def _timespec(nanoseconds: int) -> bytes:
+    return struct.pack("qq", *divmod(nanoseconds, 10**9))
+
+
+def arm_kill_timer(deadline: int, signum: int = signal.SIGKILL) -> int:
+    """Have the kernel send `signum` to this process at `deadline`, nanoseconds of CLOCK_BOOTTIME.
+
+    The kernel does it even when the process is stopped, hung or swapped out, and a deadline that
+    has passed takes effect at once. Returns the timer's id for `disarm_kill_timer`. Timers are not
+    inherited by fork and are lost by exec (timer_create(2)).
+    """
+    event = ctypes.create_string_buffer(struct.pack("qii", 0, signum, 0), 64)  # SIGEV_SIGNAL
+    timer = ctypes.c_int(-1)
+    _call("timer_create", CLOCK_BOOTTIME, event, ctypes.byref(timer))
+    # A zero value would disarm it; the first nanosecond after boot has passed for everybody.
+    when = struct.pack("qq", 0, 0) + _timespec(max(deadline, 1))
+    _call("timer_settime", timer.value, _TIMER_ABSTIME, ctypes.create_string_buffer(when), 0)
+    return timer.value
+
+
+def disarm_kill_timer(timer: int) -> None:
+    """Delete a timer of this process."""
+    _call("timer_delete", timer)
+
+
+def timerfd_create() -> int:
+    """A timer descriptor on CLOCK_BOOTTIME, close-on-exec (timerfd_create(2); `os` has it from
+    3.13).
+    """
+    return _call("timerfd_create", CLOCK_BOOTTIME, os.O_CLOEXEC)
+
+
+def timerfd_set(fd: int, deadline: int, interval: int = 0) -> None:
+    """Expire at `deadline` (absolute, nanoseconds; 0 disarms), then every `interval`
+    nanoseconds.
+    """
+    value = ctypes.create_string_buffer(_timespec(interval) + _timespec(deadline))
+    _call("timerfd_settime", fd, _TIMER_ABSTIME, value, 0)
+
+
+def set_parent_death_signal(signum: int = signal.SIGKILL) -> None:
+    """Get `signum` when the thread that forked this process ends.
+
+    The caller compares `os.getppid()` afterwards: a parent that died before the call sends nothing.
+    """
+    _call("prctl", Prctl.SET_PDEATHSIG, signum, 0, 0, 0)
+
+
+def set_name(name: str) -> None:
+    """Set this thread's name (its first 15 bytes), as `ps` shows it."""
+    buffer = ctypes.create_string_buffer(name.encode()[:15])
+    _call("prctl", Prctl.SET_NAME, buffer, 0, 0, 0)
+
+
+def set_dumpable(dumpable: bool) -> None:
+    """Whether others of the same user may trace this process and read its memory."""
+    _call("prctl", Prctl.SET_DUMPABLE, int(dumpable), 0, 0, 0)
+
+
+def set_child_subreaper(reaper: bool = True) -> None:
+    """Become the parent of orphaned descendants, so that they can be waited for."""
+    _call("prctl", Prctl.SET_CHILD_SUBREAPER, int(reaper), 0, 0, 0)
+
+
+def set_timer_slack(nanoseconds: int) -> None:
+    """How late this thread's sleeps may end (default 50 microseconds)."""
+    _call("prctl", Prctl.SET_TIMERSLACK, nanoseconds, 0, 0, 0)
+
+
+def mlockall(flags: MlockAll = MlockAll.CURRENT | MlockAll.FUTURE | MlockAll.ONFAULT) -> None:
+    """Keep this process's pages in memory (ENOMEM above RLIMIT_MEMLOCK without CAP_IPC_LOCK)."""
+    _call("mlockall", int(flags))
+
+
+def munlockall() -> None:
+    """Let all pages be swapped again."""
+    _call("munlockall")
+
+
+def openat2(
+    dirfd: int, path: str, flags: int, resolve: Resolve = Resolve.NONE, mode: int = 0
+) -> int:
+    """Open `path` below `dirfd` under the rules of `resolve`; close-on-exec (openat2(2), Linux
+    5.6).
+
+    With `Resolve.IN_ROOT` the folder acts as the root: absolute links and '..' stay inside it.
+    """
+    how = struct.pack("QQQ", flags | os.O_CLOEXEC, mode, int(resolve))
+    name = ctypes.create_string_buffer(os.fsencode(path))
+    return _call(
+        "openat2", dirfd, name, ctypes.create_string_buffer(how, len(how)), len(how), about=path
+    )
+
+
+def setns(fd: int, kinds: Namespace | int = 0) -> None:
+    """Enter the namespace of `fd`, or those of a pidfd named in `kinds` (`os` has it from 3.12)."""
+    _call("setns", fd, int(kinds))
+
+
+def unshare(kinds: Namespace) -> None:
+    """Leave the given namespaces for new ones (`os` has it from 3.12)."""
+    _call("unshare", int(kinds))
+
+
+def pidfd_getfd(pidfd: int, fd: int) -> int:
+    """A copy of another process's descriptor (needs the right to trace it; Linux 5.6)."""
+    return _call("pidfd_getfd", pidfd, fd, 0)
+
+
+def pidfd_wait(pidfd: int, timeout: float | None) -> bool:
+    """Wait up to `timeout` seconds (None: for ever) until the process has ended; True if it has."""
+    poller = select.poll()
+    poller.register(pidfd, select.POLLIN)
+    return bool(poller.poll(None if timeout is None else max(0, round(timeout * 1000))))
+
+
+def fallocate(fd: int, mode: Fallocate, offset: int, length: int) -> None:
+    """Allocate, punch or zero a range; EOPNOTSUPP where the file system cannot (fallocate(2)).
+
+    Unlike `os.posix_fallocate` it never falls back to writing.
+    """
+    _call("fallocate", fd, int(mode), offset, length, unlocked=True)
+
+
+def renameat2(
+    old_dirfd: int, old: str, new_dirfd: int, new: str, flags: Rename = Rename.NOREPLACE
+) -> None:
+    """Rename without replacing (EEXIST), or exchange two names in one step (renameat2(2))."""
+    source = ctypes.create_string_buffer(os.fsencode(old))
+    target = ctypes.create_string_buffer(os.fsencode(new))
+    _call("renameat2", old_dirfd, source, new_dirfd, target, int(flags), about=old)
+
+
+@dataclass(frozen=True, slots=True)
+class Statx:
+    """What statx(2) adds to stat: birth time (0: unknown), mount id (0: unknown), attributes."""
+
+    inode: int
+    device: tuple[int, int]
+    birth: int
+    mount_id: int
+    attributes: int
+    direct_memory_alignment: int
+    direct_offset_alignment: int
+
+
+_STATX_BTIME: Final = 0x0800
+_STATX_MNT_ID: Final = 0x1000
+_STATX_DIOALIGN: Final = 0x2000
+_AT_EMPTY_PATH: Final = 0x1000
+_AT_SYMLINK_NOFOLLOW: Final = 0x100
+
+
+def statx(dirfd: int, path: str = "") -> Statx:
+    """Read the extended status of `path` (never followed when a link), or of `dirfd` itself if
+    ''.
+    """
+    buffer = ctypes.create_string_buffer(256)
+    name = ctypes.create_string_buffer(os.fsencode(path))
+    flags = _AT_SYMLINK_NOFOLLOW | (0 if path else _AT_EMPTY_PATH)
+    wanted = 0x7FF | _STATX_BTIME | _STATX_MNT_ID | _STATX_DIOALIGN
+    _call("statx", dirfd, name, flags, wanted, buffer, about=path)
+    mask, _, attributes = struct.unpack_from("IIQ", buffer, 0)
+    (inode,) = struct.unpack_from("Q", buffer, 32)
+    seconds, nanoseconds = struct.unpack_from("qI", buffer, 80)
+    major, minor, mount_id = struct.unpack_from("IIQ", buffer, 136)
+    memory, offset = struct.unpack_from("II", buffer, 152)
+    return Statx(
+        inode=inode,
+        device=(major, minor),
+        birth=seconds * 10**9 + nanoseconds if mask & _STATX_BTIME else 0,
+        mount_id=mount_id if mask & _STATX_MNT_ID else 0,
+        attributes=attributes,
+        direct_memory_alignment=memory if mask & _STATX_DIOALIGN else 0,
+        direct_offset_alignment=offset if mask & _STATX_DIOALIGN else 0,
+    )
+
+
+def fork_and_wait() -> int:
+    """Fork so that this process sleeps uninterruptibly until the child ends (clone(2),
+    CLONE_VFORK).
+
+    Returns 0 in the child and, once the child has ended or executed another program, its pid in the
+    parent. Memory is copied as by fork, so the child may go on in Python. Only SIGKILL ends the
+    sleep. Single-threaded callers only: no handler of `os.register_at_fork` runs.
+    """
+    return _call("clone", _CLONE_VFORK | signal.SIGCHLD, 0, 0, 0, 0)
