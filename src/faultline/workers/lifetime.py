@@ -1,0 +1,103 @@
+"""The end of a worker: SIGTERM, its deadline, or its parent's death, for it and for its children.
+
+Signals are blocked and waited for, so that they arrive between two steps and never inside one. The
+kernel's own timer, which ends a worker that hangs, is armed for each child too: fork does not
+inherit it (timer_create(2)).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from collections.abc import Callable, Collection
+
+from faultline.kernel import clock, syscalls
+
+_ENDING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+
+
+class Lifetime:
+    """How long this process may live; made once, before any child."""
+
+    def __init__(self, deadline: int) -> None:
+        self._deadline = deadline  # nanoseconds of CLOCK_BOOTTIME
+        self._asked = False
+        signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+
+    def over(self) -> bool:
+        """Whether it is time to end; costs two system calls."""
+        return self.wait(0)
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep up to `seconds`; True as soon as it is time to end."""
+        if not self._asked:
+            left = (self._deadline - clock.now()) / 1e9
+            found = signal.sigtimedwait(_ENDING, max(0.0, min(seconds, left)))
+            self._asked = found is not None or clock.now() >= self._deadline
+        return self._asked
+
+    def fork(self, name: str, work: Callable[[], int]) -> int:
+        """Run `work` in a child that dies with this process, on SIGTERM and at the deadline.
+
+        Returns the child's pid. The child never returns; its exit status is what `work` returned,
+        or the errno of an OSError.
+        """
+        parent = os.getpid()
+        pid = os.fork()
+        if pid:
+            return pid
+        status = errno.ENOTRECOVERABLE  # for what is no OSError
+        try:
+            self.adopt(parent)
+            syscalls.set_name(name)
+            status = work()
+        except OSError as error:
+            status = error.errno or errno.EIO
+        finally:
+            os._exit(status)
+
+    def adopt(self, parent: int) -> None:
+        """Make this freshly forked process end with `parent`, on SIGTERM and at the deadline."""
+        syscalls.set_parent_death_signal(signal.SIGKILL)
+        syscalls.arm_kill_timer(self._deadline)
+        for signum in _ENDING:
+            signal.signal(signum, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+        if os.getppid() != parent:  # it died before we were tied to it
+            os._exit(0)
+        _let_go(0, 1, 2)  # the spawner waits for the end of these pipes
+
+
+def _let_go(*descriptors: int) -> None:
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for fd in descriptors:
+        os.dup2(nothing, fd)
+    os.close(nothing)
+
+
+def reap(children: Collection[int]) -> dict[int, int]:
+    """Those of our children that have ended: exit status, negative for a signal."""
+    found: dict[int, int] = {}
+    for pid in children:
+        try:
+            ended, status = os.waitpid(pid, os.WNOHANG)
+        except ChildProcessError:
+            ended, status = pid, 0
+        if ended:
+            found[pid] = os.waitstatus_to_exitcode(status)
+    return found
+
+
+def end_children(children: Collection[int]) -> None:
+    """SIGKILL children of this process and wait for them, so that none is left as a zombie."""
+    for pid in children:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    for pid in children:
+        try:
+            os.waitpid(pid, 0)
+        except ChildProcessError:
+            continue
