@@ -1,0 +1,1 @@
+"""Reversible primitives, the journal and the keepers. Standard library only."""

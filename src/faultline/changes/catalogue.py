@@ -1,0 +1,46 @@
+"""The closed set of change kinds. Importing this loads all undo code there is."""
+
+from __future__ import annotations
+
+from faultline.changes.cgroup_controller import CgroupController
+from faultline.changes.cgroup_tasks import CgroupTasks
+from faultline.changes.classifier import Classifier
+from faultline.changes.disk_fill import DiskFill
+from faultline.changes.disk_inodes import DiskInodes
+from faultline.changes.file_added import FileAdded
+from faultline.changes.file_attributes import FileAttributes
+from faultline.changes.file_content import FileContent
+from faultline.changes.file_lines import FileLines
+from faultline.changes.file_moved import FileMoved
+from faultline.changes.hop import Hop
+from faultline.changes.io_limit import IoLimit
+from faultline.changes.kind import Kind
+from faultline.changes.link_down import LinkDown
+from faultline.changes.redirect import Redirect
+from faultline.changes.restart import Restart
+from faultline.changes.signal import Signalled, Stopped
+from faultline.changes.worker import Worker
+
+KINDS: dict[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        CgroupController(),
+        CgroupTasks(),
+        Classifier(),
+        DiskFill(),
+        DiskInodes(),
+        FileAdded(),
+        FileAttributes(),
+        FileContent(),
+        FileLines(),
+        FileMoved(),
+        Restart(),
+        Signalled(),
+        Stopped(),
+        Hop(),
+        IoLimit(),
+        LinkDown(),
+        Redirect(),
+        Worker(),
+    )
+}

@@ -1,0 +1,74 @@
+"""The change that takes a network device down, and puts back what the kernel drops with it.
+
+Taking a device down makes the kernel forget its routes and its global IPv6 addresses, so both are
+recorded before and added again, each only if it is missing.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from faultline.changes.classifier import device_of, route_socket
+from faultline.changes.kind import Context, Data, Kind
+from faultline.changes.model import Outcome, Presence, Undone
+from faultline.errors import Refused
+from faultline.kernel import link, route
+
+
+class LinkDown(Kind):
+    """spec: {device, ifindex}."""
+
+    name: ClassVar[str] = "link_down"
+
+    def claims(self, spec: Data, prior: Data) -> frozenset[str]:
+        return frozenset({f"the state of interface {spec['device']}#{spec['ifindex']}"})
+
+    def capture(self, spec: Data, ctx: Context) -> Data:
+        nl = route_socket(ctx)
+        device = device_of(nl, spec)
+        if not device.up:
+            raise Refused(f"the interface {device.name} is down already")
+        return {
+            "addresses": [each.raw.hex() for each in route.addresses(nl, device.index)],
+            "routes": [each.raw.hex() for each in route.routes(nl, device.index)],
+        }
+
+    def apply(self, spec: Data, prior: Data, ctx: Context) -> Data:
+        nl = route_socket(ctx)
+        link.set_up(nl, device_of(nl, spec).index, up=False)
+        return {}
+
+    def presence(self, spec: Data, prior: Data, made: Data, ctx: Context) -> Presence:
+        device = link.find(ctx.netlink, spec["ifindex"]) if ctx.netlink else None
+        if device is None:
+            return Presence.GONE
+        return Presence.ABSENT if device.up else Presence.OURS
+
+    def undo(self, spec: Data, prior: Data, made: Data, ctx: Context) -> Outcome:
+        nl = ctx.netlink
+        device = link.find(nl, spec["ifindex"]) if nl else None
+        if nl is None or device is None or device.name != spec["device"]:
+            return Outcome(Undone.GONE, f"the interface {spec['device']} is gone")
+        was_up = device.up
+        if not was_up:
+            link.set_up(nl, device.index)
+        failed = route.restore(
+            nl,
+            [bytes.fromhex(raw) for raw in prior["addresses"]],
+            [bytes.fromhex(raw) for raw in prior["routes"]],
+        )
+        if failed:
+            commands = self.commands(spec, prior, ctx)
+            return Outcome(Undone.FAILED, f"up, but not as before: {'; '.join(failed)}", commands)
+        if was_up:
+            return Outcome(Undone.ABSENT, "it is up; addresses and routes are those of before")
+        return Outcome(Undone.UNDONE, "up again, with its addresses and routes")
+
+    def describe(self, spec: Data) -> tuple[str, str]:
+        return (
+            f"take the interface {spec['device']} down",
+            f"take {spec['device']} up again; add its addresses and routes that are missing",
+        )
+
+    def commands(self, spec: Data, prior: Data, ctx: Context) -> tuple[tuple[str, ...], ...]:
+        return (("ip", "link", "set", "dev", spec["device"], "up"),)

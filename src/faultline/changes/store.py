@@ -1,0 +1,176 @@
+"""Where the journal lies, and whether it may be trusted.
+
+Undo records are instructions that root executes: a record 'restore this file' is a root shell. So a
+store is used only if nobody else could have written it, whatever the environment variable says.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from faultline.errors import UntrustedStore, UsageError
+from faultline.kernel import userns
+
+ENVIRONMENT = "FAULTLINE_STATE"
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """The folders of one store: `state` survives a reboot, `run` need not."""
+
+    state: Path
+    run: Path
+
+    @property
+    def journal(self) -> Path:
+        return self.state / "journal.db"
+
+    @property
+    def halt(self) -> Path:
+        """Exists while everything is halted."""
+        return self.state / "halt"
+
+    def socket(self, role: str) -> Path:
+        return self.run / f"keeper.{role}.sock"
+
+    def lock(self, uid: str) -> Path:
+        return self.run / "locks" / uid
+
+    def stats(self, uid: str, index: int) -> Path:
+        """Where the worker of a step publishes what it measures."""
+        return self.run / "stats" / f"{uid}-{index}"
+
+
+def default_state() -> Path:
+    """$FAULTLINE_STATE, else /var/lib/faultline as root, else the XDG state folder."""
+    named = os.environ.get(ENVIRONMENT)
+    if named:
+        return Path(named)
+    if real_user() == 0:
+        return Path("/var/lib/faultline")
+    base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local/state")
+    return Path(base) / "faultline"
+
+
+def open_store(state: Path | None = None) -> Store:
+    """Make the folders if they are missing and refuse them if others could write there."""
+    path = Path(os.path.abspath(state or default_state()))
+    store = Store(path, _run_folder(path))
+    for folder in (store.state, store.run, store.run / "locks", store.run / "stats"):
+        _make(folder)
+        check_trust(folder)
+    for file in store.state.glob("journal.db*"):
+        check_trust(file)
+    _forget_gone(store.run)
+    return store
+
+
+def _forget_gone(run: Path) -> None:
+    """Remove what keepers of this store left in user namespaces that have gone since; from outside,
+    where all of them can be seen.
+    """
+    if userns.current() != userns.INITIAL:
+        return
+    key = run.name.partition("-")[0]
+    for other in run.parent.glob(f"{key}-*"):
+        number = other.name.partition("-")[2]
+        if other != run and number.isdigit() and not userns.living(int(number)):
+            import shutil
+
+            shutil.rmtree(other, ignore_errors=True)
+
+
+def _make(folder: Path) -> None:
+    try:
+        make_private(folder)
+    except OSError as error:
+        raise UsageError(
+            f"the folder {folder} cannot be made: {error.strerror}",
+            hint=f"name another state folder: --state FOLDER or {ENVIRONMENT}",
+        ) from error
+
+
+def kept(state: Path, namespace: int) -> bool:
+    """Whether keepers of this state run in the user namespace with this number: each holds a lock.
+
+    From inside of one namespace the processes of another cannot be seen.
+    """
+    import fcntl
+
+    for lock in _run_folder(state, namespace).glob("keeper.*.lock"):
+        fd = os.open(lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(fd)
+    return False
+
+
+def _run_folder(state: Path, namespace: int = 0) -> Path:
+    """A memory-backed folder, so that locks and sockets work while the disk is full or hung."""
+    namespace = namespace or userns.current()
+    name = os.fsencode(state)
+    # Short, since a socket's path is; a checksum, since hashlib costs a keeper 4 MiB.
+    key = f"{zlib.crc32(name):08x}{zlib.adler32(name):08x}"
+    if namespace != userns.INITIAL:
+        # Keepers have no rights in another user namespace: each has its own.
+        key += f"-{namespace}"
+    if real_user() == 0:
+        return Path("/run/faultline") / key
+    private = os.environ.get("XDG_RUNTIME_DIR")
+    if private and os.access(private, os.W_OK):
+        return Path(private) / "faultline" / key
+    return Path("/dev/shm") / f"faultline-{real_user()}" / key  # noqa: S108 - checked before use
+
+
+def real_user() -> int:
+    """Our user as the namespace outside sees it: root of a user namespace is not root."""
+    return userns.outside(os.geteuid())
+
+
+def _owners() -> set[int]:
+    """Who may own the folders above a store. In a user namespace the real root shows as the
+    overflow user, as does everybody else; the store itself has to be ours all the same.
+    """
+    ours = {0, os.geteuid()}
+    return ours if userns.current() == userns.INITIAL else {*ours, userns.overflow()}
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder and what is missing above it; only we may enter, whatever the umask."""
+    if not folder.is_dir():
+        make_private(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
+
+
+def check_trust(path: Path) -> None:
+    """Raise UntrustedStore if anybody but us or root can change `path` or replace it.
+
+    Looked at are the folders above it by name and, where a link leads elsewhere, those in which it
+    really lies.
+    """
+    ours = _owners()
+    real = Path(os.path.realpath(path))
+    for part in dict.fromkeys((path, *path.parents, real, *real.parents)):
+        info = os.lstat(part)
+        link = stat.S_ISLNK(info.st_mode)
+        owners = {0, os.geteuid()} if part in (path, real) else ours
+        who = f"owned by user {info.st_uid}" if info.st_uid not in owners else ""
+        if link and part == path:
+            who = "a symbolic link"
+        # Others may add files to a sticky folder such as /tmp, but not replace ours in it. The
+        # store itself may not be one: they could be first with a file of a name that we use.
+        sticky = info.st_mode & stat.S_ISVTX and part not in (path, real)
+        if info.st_mode & 0o022 and not sticky and not link:
+            who = f"writable by others (mode {info.st_mode & 0o7777:04o})"
+        if who:
+            raise UntrustedStore(
+                f"the store {path} is not trusted: {part} is {who}",
+                hint=f"its records are executed; name one that only you can write: {ENVIRONMENT}",
+            )

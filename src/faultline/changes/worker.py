@@ -1,0 +1,171 @@
+"""The change that spawns a process of ours which holds something: load, memory, a port, a tap.
+
+Undo ends the process by its mark, not by a remembered pid: a crash can have swallowed that.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import time
+import zlib
+from collections.abc import Iterator
+from typing import Any, ClassVar, cast
+
+from faultline.changes import frozen
+from faultline.changes.kind import Context, Data, Found, Kind
+from faultline.changes.model import MARK, Change, Outcome, Presence, Undone, read_mark
+from faultline.errors import ApplyFailed
+from faultline.kernel import procfs
+from faultline.kernel.netlink import Netlink
+
+READY = 20.0  # seconds a worker may take to reach its effect, unless its spec says otherwise
+GRACE = 0.5  # seconds between SIGTERM and SIGKILL
+
+
+class Worker(Kind):
+    """spec: {module, spec, ready: seconds, stats: bool, what: text, linger: ns}.
+
+    A worker that has to be there until the keeper has acted may outlive the deadline by `linger`.
+    """
+
+    name: ClassVar[str] = "worker"
+
+    def takes(self, spec: Data) -> float:
+        return float(spec.get("grace", GRACE))
+
+    def claims(self, spec: Data, prior: Data) -> frozenset[str]:
+        return frozenset(spec.get("claims", ()))
+
+    def capture(self, spec: Data, ctx: Context) -> Data:
+        return {}
+
+    def apply(self, spec: Data, prior: Data, ctx: Context) -> Data:
+        order = {
+            "module": spec["module"],
+            "deadline": ctx.deadline + spec.get("linger", 0),
+            "spec": {
+                **_fill(spec["spec"], ctx),
+                "mark": ctx.mark,
+                "deadline": ctx.deadline,
+                "stats": ctx.stats,
+            },
+        }
+        return {"ready": start(ctx.code, ctx.mark, order, spec.get("ready", READY))}
+
+    def presence(self, spec: Data, prior: Data, made: Data, ctx: Context) -> Presence:
+        return Presence.OURS if procfs.find_marked(ctx.mark) else Presence.ABSENT
+
+    def undo(self, spec: Data, prior: Data, made: Data, ctx: Context) -> Outcome:
+        if ctx.stats:
+            _forget(ctx.stats)
+        return end_marked(ctx.mark, spec.get("grace", GRACE))
+
+    def describe(self, spec: Data) -> tuple[str, str]:
+        return f"start a process of ours: {spec['what']}", "end the process"
+
+    def commands(self, spec: Data, prior: Data, ctx: Context) -> tuple[tuple[str, ...], ...]:
+        pids = [str(each.pid) for each in procfs.find_marked(ctx.mark)]
+        return (("kill", "-9", *pids),) if pids else ()
+
+    def scan(self, netlink: Netlink | None, folders: tuple[str, ...]) -> Iterator[Found]:
+        seen: set[tuple[str, int]] = set()
+        for process in procfs.find_marked(MARK):
+            for argument in process.cmdline:
+                marked = read_mark(argument)
+                if marked and marked not in seen:
+                    seen.add(marked)
+                    change = Change(self.name, {"module": "", "spec": {}, "what": process.program})
+                    yield Found(*marked, change, {}, f"process {process.pid}")
+
+
+def end_marked(mark: str, grace: float) -> Outcome:
+    """End every process that carries the mark: asked first, and after `grace` seconds not asked."""
+    found = procfs.find_marked(mark)
+    if not found:
+        return Outcome(Undone.ABSENT, "no process carries the mark")
+    count = len(found)
+    for signum, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, 2.0)):
+        until = time.monotonic() + patience
+        for each in found:
+            each.id.send(signum)
+        for each in found:
+            each.id.wait(max(0.0, until - time.monotonic()))
+        # Looked for again: a worker can have had children since.
+        found = procfs.find_marked(mark)
+        if not found:
+            return Outcome(Undone.UNDONE, f"{count} process(es) ended")
+    pids = [str(each.pid) for each in found]
+    return Outcome(Undone.FAILED, f"still there after SIGKILL: {pids}", (("kill", "-9", *pids),))
+
+
+def start(code: str, mark: str, order: Data, patience: float) -> Data:
+    """Start a worker from the code in folder `code` and return what it tells when it is ready.
+
+    `order` is {module, deadline, spec}. Raises ApplyFailed if it does not get ready in time.
+    """
+    argv = frozen.command(code, "workers.__main__", mark)
+    with subprocess.Popen(
+        argv,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C.UTF-8"},
+        start_new_session=True,
+    ) as process:
+        answer = _exchange(process, json.dumps(order).encode(), patience)
+    if "ready" not in answer:
+        raise ApplyFailed(
+            f"worker {order['module']}: {answer.get('error', 'ended without a word')}"
+        )
+    return answer["ready"]
+
+
+def tap_name(uid: str, step: int) -> str:
+    """The name of the tap device of a worker; the same for the same step."""
+    return f"fl{zlib.crc32(f'{uid}:{step}'.encode()):08x}t"
+
+
+def _fill(value: Any, ctx: Context) -> Any:
+    """A plan does not know the uid yet: `@uid` and `@tap` stand for what depends on it."""
+    if isinstance(value, dict):
+        inside = cast("dict[str, Any]", value)
+        return {name: _fill(inner, ctx) for name, inner in inside.items()}
+    known = {"@uid": ctx.uid, "@tap": tap_name(ctx.uid, ctx.index)}
+    return known.get(value, value) if isinstance(value, str) else value
+
+
+def _forget(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+
+
+def _exchange(process: subprocess.Popen[bytes], order: bytes, patience: float) -> Data:
+    """Give the order, wait for the one line of answer."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        process.stdin.write(order)
+        process.stdin.close()
+    except BrokenPipeError:
+        pass  # it ended at once; what it said is read below
+    poller = select.poll()
+    poller.register(process.stdout, select.POLLIN)
+    until = time.monotonic() + patience
+    line = b""
+    while not line.endswith(b"\n"):
+        left = until - time.monotonic()
+        if left <= 0 or not poller.poll(left * 1000):
+            return {"error": f"not ready after {patience:g} s"}
+        chunk = os.read(process.stdout.fileno(), 65536)
+        if not chunk:
+            complaint = process.stderr.read().decode(errors="replace").strip()
+            return {"error": complaint.splitlines()[-1] if complaint else "it ended without a word"}
+        line += chunk
+    return json.loads(line)
