@@ -1,0 +1,131 @@
+"""Faults and experiments as documents: what is asked for."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from faultline.api.model import Model, NodeName, Resource
+from faultline.api.probe import ProbeSpec
+from faultline.api.quantities import Between, Duration, text
+from faultline.api.traffic import TrafficSpec
+
+
+class FaultSpec(Model):
+    """One fault for a duration."""
+
+    fault: Annotated[str, Field(pattern=r"^[a-z0-9]+\.[a-z0-9_-]+$")]
+    """Which one, as `family.fault`: `network.delay`."""
+    params: dict[str, Any] = Field(default_factory=dict[str, Any])
+    """Its parameters; see `faultline explain FAMILY FAULT`."""
+    duration: Annotated[Duration, Between("100ms", "7d")] = text("10m")
+    """How long it lasts, from the moment at which it is injected."""
+    allow: list[str] = Field(default_factory=list[str])
+    """Guards that are overridden, by name."""
+
+
+class FaultNode(FaultSpec):
+    """A fault of an experiment."""
+
+    name: NodeName
+    """How the experiment refers to it."""
+    start: Annotated[Duration, Between("0s", "7d")] = text("0s")
+    """When it is injected, counted from the beginning of the injection phase."""
+
+
+class Hypothesis(Model):
+    """What is believed to stay true, in words and in probes."""
+
+    text: str
+    """In words."""
+    probes: Annotated[list[NodeName], Field(min_length=1)]
+    """Names of the probes that must hold."""
+
+
+class Discovery(Model):
+    """How we know that the fault was noticed: the first moment, after its effect, at which a probe
+    holds.
+    """
+
+    probe: NodeName
+    """The probe that holds once the fault is noticed (an alert that fires)."""
+    within: Annotated[Duration, Between("100ms", "7d")] | None = None
+    """How soon after the effect; later is a broken hypothesis. Without it the time is only
+    recorded."""
+
+
+class Timeouts(Model):
+    """How long each phase may take."""
+
+    admission: Annotated[Duration, Between("1s", "1h")] = text("1m")
+    """Looking whether everything is possible here."""
+    steady_state: Annotated[Duration, Between("1s", "1h")] = text("30s")
+    """Until the steady state holds before the faults."""
+    injection: Annotated[Duration, Between("1s", "1h")] = text("1m")
+    """Injecting one fault."""
+    effect: Annotated[Duration, Between("1s", "1h")] = text("15s")
+    """Until the effect of a fault is measured, once it is injected."""
+    recovery: Annotated[Duration, Between("1s", "1h")] = text("1m")
+    """Until everything is undone, and then until the steady state and the probes of the end
+    hold."""
+
+
+class Parameter(Model):
+    """A value that whoever starts the run may choose."""
+
+    type: Literal[
+        "string", "integer", "number", "boolean", "duration", "size", "rate", "percent"
+    ] = "string"
+    """What it is."""
+    default: str | int | float | bool | None = None
+    """Its value if none is given; without a default it is required."""
+    description: str = ""
+    """What it is for."""
+    choices: list[str | int | float] = Field(default_factory=list[str | int | float])
+    """The only values that are accepted, if any are listed."""
+
+
+class ExperimentSpec(Model):
+    """A hypothesis, what is broken to test it, and what is measured meanwhile."""
+
+    title: Annotated[str, Field(min_length=1)]
+    """One line."""
+    description: str = ""
+    """Why, and what to know."""
+    parameters: dict[str, Parameter] = Field(default_factory=dict[str, Parameter])
+    """Values to choose at the start; `${name}` anywhere else stands for one, `$${` for a plain
+    `${`."""
+    hypothesis: Hypothesis
+    """What must hold."""
+    probes: list[ProbeSpec] = Field(default_factory=list[ProbeSpec])
+    """Everything that is measured."""
+    traffic: list[TrafficSpec] = Field(default_factory=list[TrafficSpec])
+    """Load while the experiment runs."""
+    faults: Annotated[list[FaultNode], Field(min_length=1)]
+    """What is broken."""
+    steady_state: list[NodeName] = Field(default_factory=list[NodeName])
+    """Probes that must hold before the faults, and again after recovery."""
+    guards: list[NodeName] = Field(default_factory=list[NodeName])
+    """Probes that, when they fail or cannot be measured, abort the run and undo everything at
+    once."""
+    discovery: Discovery | None = None
+    """How we know that the fault was noticed."""
+    baseline: Annotated[Duration, Between("0s", "24h")] = text("3s")
+    """How long to measure undisturbed before the faults."""
+    cooldown: Annotated[Duration, Between("0s", "24h")] = text("3s")
+    """How long to go on measuring after recovery."""
+    timeouts: Timeouts = Field(default_factory=Timeouts)
+    """When a phase is given up."""
+
+
+class Experiment(Resource):
+    """An experiment: run it with `faultline run FILE`."""
+
+    plural: ClassVar[str] = "experiments"
+
+    kind: Literal["Experiment"] = "Experiment"  # pyright: ignore[reportIncompatibleVariableOverride]
+    spec: ExperimentSpec
+    """What to do."""
+    status: None = None
+    """An experiment has none; its runs have."""

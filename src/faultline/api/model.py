@@ -1,0 +1,82 @@
+"""The base of every document model, and the envelope that all resources share.
+
+Documents are written in camel case, as in Kubernetes; in Python the same fields are in snake case.
+Unknown fields are refused, types are strict, and the docstring under a field is its help
+everywhere.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+API_VERSION = "faultline.dev/v1alpha1"
+
+_NAME = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
+
+Name = Annotated[str, Field(pattern=_NAME, min_length=1, max_length=63)]
+"""A name in a document: lower-case letters, digits and hyphens (a DNS label, RFC 1123)."""
+
+NodeName = Annotated[str, Field(pattern=_NAME, min_length=1, max_length=40)]
+"""A name within one experiment; short, because the uid of a fault is derived from it."""
+
+
+class Model(BaseModel):
+    """Part of a document that a person writes: strict, frozen, unknown fields refused."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        frozen=True,
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+        serialize_by_alias=True,
+        use_attribute_docstrings=True,
+        validate_default=True,
+        ser_json_inf_nan="constants",
+    )
+
+    def to_json(self) -> dict[str, Any]:
+        """The document as JSON data, camel case; reading it back gives an equal object."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+class StatusModel(Model):
+    """Part of a document that the engine writes; changed in place on a copy of its own."""
+
+    model_config = ConfigDict(frozen=False)
+
+
+class Metadata(Model):
+    """What identifies a resource, and what its store keeps about it."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", max_length=253)]
+    """Unique among the resources of its kind."""
+    labels: dict[str, str] = Field(default_factory=dict[str, str])
+    """Short texts to select by."""
+    annotations: dict[str, str] = Field(default_factory=dict[str, str])
+    """Notes of any length."""
+    uid: str = ""
+    """Unique for ever; set by the store."""
+    resource_version: int = 0
+    """Grows with every write of the store; a write with an old one is refused."""
+    generation: int = 0
+    """Grows with every write of the spec; set by the store."""
+    creation_timestamp: float = 0.0
+    """Seconds since 1970; set by the store."""
+
+
+class Resource(Model):
+    """A document: what it is, who it is, what is wanted (`spec`) and what is (`status`)."""
+
+    plural: ClassVar[str]
+
+    api_version: Literal["faultline.dev/v1alpha1"] = API_VERSION
+    """The version of the format; only `faultline.dev/v1alpha1` exists."""
+    kind: str
+    """The kind of resource."""
+    metadata: Metadata
+    """Its identity."""

@@ -1,0 +1,323 @@
+"""A run: one execution of an experiment, with everything that happened and was measured."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from faultline.api.experiment import ExperimentSpec, FaultSpec
+from faultline.api.model import Model, Resource, StatusModel
+from faultline.api.traffic import TrafficStatus
+
+
+class Phase(StrEnum):
+    """Where a run stands, in order; it never moves backwards."""
+
+    PENDING = "pending"
+    ADMISSION = "admission"
+    TRAFFIC = "traffic"
+    STEADY = "steady state"
+    INJECTION = "injection"
+    EFFECT = "effect"
+    WAIT = "wait"
+    RECOVERY = "recovery"
+    PROOF = "recovery check"
+    COOLDOWN = "cooldown"
+    VERDICT = "verdict"
+    ENDED = "ended"
+
+    @property
+    def rank(self) -> int:
+        return _PHASES.index(self)
+
+
+_PHASES = list(Phase)
+
+
+class Verdict(StrEnum):
+    """How a run ended. The five are never rounded into each other."""
+
+    HELD = "held"
+    BROKE = "broke"
+    NOT_EFFECTIVE = "not effective"
+    NOT_MEASURED = "not measured"
+    ERROR = "error"
+
+
+class Stage(StrEnum):
+    """Where one fault of a run stands, in order; it never moves backwards."""
+
+    WAITING = "waiting"
+    INJECTING = "injecting"
+    ACTIVE = "active"  # injected, effect not yet measured
+    MEASURED = "measured"  # the effect has an answer
+    RECOVERING = "recovering"
+    CHECKING = "checking"  # undone; looking for what is left
+    ENDED = "ended"
+
+    @property
+    def rank(self) -> int:
+        return _STAGES.index(self)
+
+
+_STAGES = list(Stage)
+
+LaxPhase = Annotated[Phase, Field(strict=False)]
+LaxVerdict = Annotated[Verdict, Field(strict=False)]
+LaxStage = Annotated[Stage, Field(strict=False)]
+
+
+class Point(StatusModel):
+    """Something that happened, and when."""
+
+    at: float
+    """Seconds since 1970; for people, may jump when the clock is set."""
+    boot_ns: int
+    """CLOCK_BOOTTIME in nanoseconds; for differences."""
+    event: str
+    """What, in one or two words: `injected`, `effective`, `guard`, `recovered`."""
+    node: str = ""
+    """Of which node."""
+    text: str = ""
+    """The same for people."""
+
+
+class PhaseStatus(StatusModel):
+    """One phase that began."""
+
+    phase: LaxPhase
+    started: float
+    ended: float | None = None
+
+
+class ChangeStatus(StatusModel):
+    """One change of a fault: what was made and how its undo ended."""
+
+    describe: str
+    """What was changed, for people."""
+    undo: str = ""
+    """The commands that would undo it by hand."""
+    state: str = ""
+    """`planned`, `applying`, `applied` or `undone`."""
+    outcome: str = ""
+    """How its undo ended."""
+
+
+class FaultStatus(StatusModel):
+    """One fault of a run: asked against measured, its time points, its end."""
+
+    name: str
+    fault: str
+    uid: str
+    """Its uid in the journal: `faultline query UID`."""
+    params: dict[str, Any] = Field(default_factory=dict[str, Any])
+    stage: LaxStage = Stage.WAITING
+    started: float | None = None
+    """When injecting began; this and the next are seconds since 1970."""
+    injected_at: float | None = None
+    effective_at: float | None = None
+    """When its effect was first measured."""
+    recovery_started: float | None = None
+    recovered_at: float | None = None
+    """When nothing of it was found any more."""
+    deadline_ns: int | None = None
+    """When it ends whatever happens, CLOCK_BOOTTIME."""
+    ends_ns: int | None = None
+    """When the engine undoes it, CLOCK_BOOTTIME."""
+    effect: Literal["effective", "ineffective", "unmeasured"] | None = None
+    reading: dict[str, Any] | None = None
+    """The measurement in full: effect, asked, measured, method, reason, values."""
+    changes: list[ChangeStatus] = Field(default_factory=list[ChangeStatus])
+    residue: list[str] = Field(default_factory=list[str])
+    """What of it was still found after recovery."""
+    end: str | None = None
+    """`recovered`, `nothing to undo`, `target gone` or `needs a person`; None if it was never
+    injected."""
+    error: str = ""
+    """Why it could not be injected or undone."""
+    again: bool = False
+    """Whether it must be undone once more: it came into being while it was being undone."""
+
+
+class Sample(StatusModel):
+    """One measurement of a probe, judged."""
+
+    at: float
+    """When it ended, seconds since 1970."""
+    value: float | None = None
+    """In the unit of the probe."""
+    ok: bool | None = None
+    """As expected or not; None: could not be measured."""
+    latency: float | None = None
+    """Seconds that the measurement took."""
+    text: str = ""
+    counted: bool = True
+    """Whether it counts for the verdict of its probe; the others are for the curve."""
+
+
+class ProbeStatus(StatusModel):
+    """One probe of a run."""
+
+    name: str
+    mode: str = "continuous"
+    unit: str = ""
+    """Of its values: `s`, `ratio`, `B` or none."""
+    roles: list[str] = Field(default_factory=list[str])
+    """What it is used for: `hypothesis`, `guard`, `steady state`, `discovery`."""
+    samples: list[Sample] = Field(default_factory=list[Sample])
+    initial: float | None = None
+    """Its value before the fault: the median of the undisturbed samples."""
+    verdict: Literal["held", "broke", "not measured"] | None = None
+    text: str = ""
+    """Why."""
+    held_ratio: float | None = None
+    """Share of the counted samples that were as expected."""
+    failed_at: float | None = None
+    """When it first failed for good."""
+    good: int = 0
+    """Good samples in a row."""
+    bad: int = 0
+    """Bad samples in a row."""
+    blind: int = 0
+    """Samples in a row that could not be measured."""
+    alarm: int = 0
+    """Samples in a row that a guard did not find good, since it is armed."""
+    blinded: bool = False
+    """Whether it was blind for so long that it has no answer."""
+    taken: int = 0
+    """Samples taken in all; numbers the next."""
+    taken_before: int = 0
+    """Samples taken before the present edge (the start, the end)."""
+    due_ns: int | None = None
+    """When the next one is due, CLOCK_BOOTTIME."""
+    asked_ns: int | None = None
+    """When the one in flight was asked for, CLOCK_BOOTTIME."""
+
+
+class ActionStatus(StatusModel):
+    """One action of the engine: written before it is carried out, closed with its result."""
+
+    id: str
+    kind: str
+    node: str = ""
+    started_ns: int
+    ended_ns: int | None = None
+    error: str = ""
+
+
+class Environment(StatusModel):
+    """Where the run took place."""
+
+    hostname: str = ""
+    kernel: str = ""
+    distribution: str = ""
+    python: str = ""
+    faultline: str = ""
+    cpu: str = ""
+    cores: int = 0
+    memory: int = 0
+    """Bytes."""
+    cgroup: str = ""
+    """Cgroup mode: `v1`, `v2` or `hybrid`."""
+    boot_id: str = ""
+    user: str = ""
+
+
+class Failure(StatusModel):
+    """An error of ours, as data."""
+
+    code: str
+    message: str
+    hint: str = ""
+    exit_code: int = 1
+    node: str = ""
+
+
+class RunStatus(StatusModel):
+    """Everything that is known about a run. Written by the engine alone."""
+
+    phase: LaxPhase = Phase.PENDING
+    verdict: LaxVerdict | None = None
+    reason: str = ""
+    """The verdict in one sentence."""
+    started: float | None = None
+    """Seconds since 1970."""
+    ended: float | None = None
+    boot_id: str = ""
+    """The boot in which it began; clock readings mean something only within it."""
+    clock_ns: int = 0
+    """The latest CLOCK_BOOTTIME that the engine has seen; it never runs backwards for a run."""
+    timeline: list[Point] = Field(default_factory=list[Point])
+    phases: list[PhaseStatus] = Field(default_factory=list[PhaseStatus])
+    phase_ns: int = 0
+    """When the present phase began, CLOCK_BOOTTIME."""
+    injection_ns: int | None = None
+    """When the injection phase began, CLOCK_BOOTTIME; the offsets of the faults count from it."""
+    faults: list[FaultStatus] = Field(default_factory=list[FaultStatus])
+    probes: list[ProbeStatus] = Field(default_factory=list[ProbeStatus])
+    traffic: list[TrafficStatus] = Field(default_factory=list[TrafficStatus])
+    discovered_at: float | None = None
+    """When the discovery probe first held after the effect."""
+    environment: Environment | None = None
+    aborted: str = ""
+    """Why it was aborted; empty if it was not."""
+    aborted_by: str = ""
+    """`guard`, `user`, `reboot`, `engine`."""
+    stopped: str = ""
+    """Why it ended early; empty if it went to its end. An abort is one reason of several."""
+    failures: list[Failure] = Field(default_factory=list[Failure])
+    """Errors of ours and refusals, in order."""
+    actions: list[ActionStatus] = Field(default_factory=list[ActionStatus])
+    engines: dict[str, str] = Field(default_factory=dict[str, str])
+    """Versions of what carried it out, by name."""
+    resumed_ns: int = 0
+    """When it was last taken up again, CLOCK_BOOTTIME; no time-out counts while no engine runs."""
+    resumed: int = 0
+    """How often it was taken up again after its engine had died."""
+
+
+class RunSpec(Model):
+    """What is to be executed: the experiment as it was, with its parameters filled in."""
+
+    experiment: str
+    """The name of the experiment."""
+    resolved: ExperimentSpec
+    """The experiment, complete."""
+    parameters: dict[str, Any] = Field(default_factory=dict[str, Any])
+    """The values that were chosen."""
+    abort: str = ""
+    """Set to a reason to abort: everything is undone at once."""
+    creator: str = ""
+    """Who started it."""
+
+
+class Run(Resource):
+    """One execution of an experiment."""
+
+    plural: ClassVar[str] = "runs"
+
+    kind: Literal["Run"] = "Run"  # pyright: ignore[reportIncompatibleVariableOverride]
+    spec: RunSpec
+    """What is executed."""
+    status: RunStatus = Field(default_factory=RunStatus)
+    """What happened."""
+
+
+class FaultResourceStatus(StatusModel):
+    """A fault that stands alone: its state in the journal."""
+
+    fault: FaultStatus | None = None
+
+
+class Fault(Resource):
+    """A fault that stands alone."""
+
+    plural: ClassVar[str] = "faults"
+
+    kind: Literal["Fault"] = "Fault"  # pyright: ignore[reportIncompatibleVariableOverride]
+    spec: FaultSpec
+    """What to inject."""
+    status: FaultResourceStatus | None = None
+    """Where it stands."""

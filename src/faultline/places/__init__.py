@@ -1,0 +1,1 @@
+"""Where faults act: the host itself. Standard library only."""

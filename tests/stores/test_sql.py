@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from faultline.api.experiment import FaultSpec
+from faultline.api.model import Metadata
+from faultline.api.run import Fault
+from faultline.errors import InvalidDocument, UntrustedStore
+from faultline.stores.model import Stale
+from faultline.stores.sql import SqlStore, open_sql_store
+
+WRITERS, ROUNDS = 4, 15
+
+
+def _fault(name: str, count: int = 0) -> Fault:
+    spec = FaultSpec(fault="network.delay", params={"count": count})
+    return Fault(metadata=Metadata(name=name), spec=spec)
+
+
+def _count_up(path: Path) -> None:
+    """Add one ROUNDS times, reading again whenever somebody else was faster."""
+    with SqlStore(path) as store:
+        for _ in range(ROUNDS):
+            while True:
+                read = store.get(Fault, "shared")
+                more = _fault("shared", read.spec.params["count"] + 1).spec
+                try:
+                    store.update(read.model_copy(update={"spec": more}))
+                except Stale:
+                    continue
+                break
+
+
+def test_writers_in_several_processes_lose_no_update(tmp_path: Path) -> None:
+    path = tmp_path / "resources.db"
+    with SqlStore(path) as store:
+        store.create(_fault("shared"))
+        context = multiprocessing.get_context("spawn")
+        writers = [context.Process(target=_count_up, args=(path,)) for _ in range(WRITERS)]
+        for writer in writers:
+            writer.start()
+        for writer in writers:
+            writer.join()
+        assert [writer.exitcode for writer in writers] == [0] * WRITERS
+        shared = store.get(Fault, "shared")
+    assert shared.spec.params == {"count": WRITERS * ROUNDS}
+    assert shared.metadata.generation == 1 + WRITERS * ROUNDS
+
+
+def _write_until_killed(path: Path, pipe: int) -> None:
+    with SqlStore(path) as store:
+        for index in range(10**6):
+            store.create(_fault(f"f{index}"))
+            os.write(pipe, b"%d\n" % index)
+
+
+def test_what_was_acknowledged_survives_the_kill_of_its_writer(tmp_path: Path) -> None:
+    path = tmp_path / "resources.db"
+    SqlStore(path).close()
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            _write_until_killed(path, writer)
+        finally:
+            os._exit(1)
+    os.close(writer)
+    with os.fdopen(reader) as lines:
+        for _ in range(20):
+            lines.readline()
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        acknowledged = 20 + sum(1 for line in lines if line.endswith("\n"))
+    with SqlStore(path) as store:
+        names = {one.metadata.name for one in store.list(Fault)}
+    assert {f"f{index}" for index in range(acknowledged)} <= names
+    assert len(names) <= acknowledged + 1
+
+
+def test_a_file_of_a_newer_schema_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "resources.db"
+    SqlStore(path).close()
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 99")
+    db.close()
+    with pytest.raises(InvalidDocument, match="schema 99"):
+        SqlStore(path)
+
+
+def test_a_file_that_others_may_write_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "resources.db"
+    SqlStore(path).close()
+    path.chmod(0o666)
+    with pytest.raises(UntrustedStore):
+        SqlStore(path)
+
+
+def test_the_store_of_this_host_lies_in_the_state_folder_for_us_alone(tmp_path: Path) -> None:
+    with open_sql_store(tmp_path / "state") as store:
+        store.create(_fault("one"))
+    file = tmp_path / "state" / "resources.db"
+    assert file.stat().st_mode & 0o077 == 0
