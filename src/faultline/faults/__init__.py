@@ -1,0 +1,1 @@
+"""The fault families: one module each, and nothing else in this package."""

@@ -1,0 +1,287 @@
+"""Faults of processors: busy cores, and tasks that wait."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, model_validator
+
+from faultline.api.params import Params
+from faultline.api.quantities import Between, Flag, Percent
+from faultline.changes.model import Change, Record, mark
+from faultline.errors import InvalidParameter, Unsupported
+from faultline.injection.model import Ending, Fault
+from faultline.injection.reading import Effect, Reading, mean_is
+from faultline.kernel import cgroup, cgroup_limits, cpustat, procfs
+from faultline.places.model import Place
+from faultline.workers.join import group_from, group_to
+from faultline.workers.load import LIMIT
+
+POINTS = 3.0  # hundredths that the measured level may be off
+_SLICE = 0.25  # seconds between two looks
+_SLICES = 8
+_PER_CORE = 4  # waiting tasks for each core when no number is given
+
+
+def _core_list(value: str) -> str:
+    try:
+        cores = cpustat.parse_cores(value)
+    except InvalidParameter as error:
+        raise ValueError(f"expected {error.expected}") from error
+    if not cores:
+        raise ValueError("expected core numbers and ranges, such as 0-3,5")
+    return cpustat.format_cores(cores)
+
+
+class BurnParams(Params):
+    """Parameters of `cpu burn`."""
+
+    percent: Annotated[Percent, Between("1%", "100%"), Flag("p")]
+    """How busy it shall be in total, with what others use; `of` says what this is a share of."""
+    of: Literal["core", "all", "group"] = "core"
+    """core: of each chosen core; all: of all cores together, however the work is spread; group: of
+    the processor time that the caller's control group may use (its quota)."""
+    cores: Annotated[
+        str | None, AfterValidator(lambda v: v and _core_list(v)), Flag("l", ("list",))
+    ] = None
+    """Which cores, as numbers and ranges: `0-2,6`. Without it, and without `count`, all of them."""
+    count: Annotated[int | None, Between(1, 65536), Flag("c")] = None
+    """How many cores, the lowest numbers first, instead of `cores`."""
+
+    @model_validator(mode="after")
+    def _either(self) -> BurnParams:
+        if self.cores is not None and self.count is not None:
+            raise ValueError("expected either cores or count")
+        if self.of != "core" and (self.cores is not None or self.count is not None):
+            raise ValueError("expected cores or count only together with of: core")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """Processor time counted by the kernel up to one instant, in seconds."""
+
+    when: float
+    total: dict[int, cpustat.CoreTimes]
+    group: float
+    ours: dict[int, float]  # core to seconds of our processes pinned there; -1: not pinned
+
+
+class CpuBurn(Fault[BurnParams]):
+    """Keep processors busy at a level, which includes what others use.
+
+    Others keep what they use; only the rest up to the level is burnt, so the level stands while
+    they come and go. What others use beyond it cannot be taken from them: then the reading says
+    `already above`.
+    """
+
+    id = "cpu.burn"
+    ending = Ending.SELF
+    does = (
+        "One process of ours for each core, pinned to it, works in slices of 50 ms; twice a second "
+        "what the kernel counted is compared with what was asked."
+    )
+    cannot = (
+        "Lower what others use. Time that a hypervisor takes away (steal) counts as busy. Within a "
+        "control group with a quota the cores themselves may not be reached: use `of: group` there."
+    )
+    measures = (
+        "/proc/stat of the cores, or the control group's own counter, over 2 s, and what the "
+        "kernel charged our processes in that time; the workers are not asked."
+    )
+    restores = "Ends the processes."
+    example: ClassVar[dict[str, str]] = {"percent": "60%", "count": "1"}
+
+    def plan(self, place: Place, params: BurnParams) -> list[Change]:
+        online = cpustat.online_cores()
+        order: dict[str, Any] = {"percent": float(params.percent)}
+        if params.of == "group":
+            order |= _group_order(len(online))
+            what = f"hold {params.percent} of {order['group']['quota']:g} cores, the quota here"
+        else:
+            cores = _chosen(params, online)
+            scope = "cores" if params.of == "core" else "all"
+            order |= {"scope": scope, "cores": cores}
+            what = f"hold {_denominator(params, cores)} busy at {params.percent}"
+        return [Change("worker", {"module": "burn", "spec": order, "what": f"{what}, in total"})]
+
+    def observe(self, place: Place, params: BurnParams, record: Record) -> Reading:
+        order: dict[str, Any] = record.steps[0].change.spec["spec"]
+        asked = f"{params.percent} of {_denominator(params, order.get('cores', []))}"
+        pids = [each.pid for each in procfs.find_marked(mark(record.uid, 0))]
+        if not pids:
+            why = "our processes have ended"
+            return Reading(Effect.INEFFECTIVE, asked, "nothing burns", self.measures, why)
+        looks = [_look(order, pids)]
+        for _ in range(_SLICES):
+            time.sleep(_SLICE)
+            looks.append(_look(order, pids))
+        return self._judge(asked, float(params.percent), order, looks)
+
+    def _judge(
+        self, asked: str, percent: float, order: dict[str, Any], looks: list[_Look]
+    ) -> Reading:
+        """Each unit for itself: a core, all cores together, or the quota; the worst one tells."""
+        units = [[core] for core in order["cores"]] if order["scope"] == "cores" else [[-1]]
+        pairs = list(pairwise(looks))
+        levels = [[_level(order, unit[0], *pair) for pair in pairs] for unit in units]
+        means = [sum(level) / len(level) for level in levels]
+        others = [
+            max(0.0, mean - _own(order, unit[0], looks[0], looks[-1]))
+            for unit, mean in zip(units, means, strict=True)
+        ]
+        worst = max(range(len(units)), key=lambda unit: abs(means[unit] - percent))
+        right = all(mean_is(percent, level, POINTS) for level in levels)
+        mean, rest = sum(means) / len(means), sum(others) / len(others)
+        measured = f"{mean:.1f}% over {_SLICE * _SLICES:g} s, of that {rest:.1f}% by others"
+        if len(units) > 1:
+            measured += f"; core {units[worst][0]} furthest off at {means[worst]:.1f}%"
+        values = {"asked": percent, "measured": mean, "others": rest, "n": float(_SLICES)}
+        above = [u for u, other in enumerate(others) if other > percent + POINTS]
+        if above:
+            where = ", ".join(f"core {units[u][0]}" for u in above if units[u][0] >= 0)
+            reason = f"already above what was asked{', ' + where if where else ''}: others use that"
+            return Reading(Effect.ABOVE, asked, measured, self.measures, reason, values)
+        effect = Effect.EFFECTIVE if right else Effect.INEFFECTIVE
+        reason = "" if right else f"off by {abs(means[worst] - percent):.1f} points"
+        return Reading(effect, asked, measured, self.measures, reason, values)
+
+
+def _denominator(params: BurnParams, cores: list[int]) -> str:
+    if params.of == "group":
+        return "the quota of the caller's control group"
+    if len(cores) == 1:
+        return f"core {cores[0]}"
+    named = f"cores {cpustat.format_cores(cores)}"
+    return f"each of {named}" if params.of == "core" else f"{named} together"
+
+
+def _chosen(params: BurnParams, online: list[int]) -> list[int]:
+    if params.cores is not None:
+        cores = cpustat.parse_cores(params.cores)
+        missing = sorted(set(cores) - set(online))
+        if missing:
+            here = cpustat.format_cores(online)
+            raise InvalidParameter("cores", params.cores, f"cores that are online: {here}")
+        return cores
+    if params.count is not None and params.count > len(online):
+        raise InvalidParameter("count", params.count, f"at most the {len(online)} cores there are")
+    return online[: params.count]
+
+
+def _group_order(cores: int) -> dict[str, Any]:
+    """The caller's control group as the worker is told of it; Unsupported without a quota."""
+    layout = cgroup.layout()
+    group = layout.group_of(os.getpid(), "cpu")
+    found = cgroup_limits.cpu_limit(group)
+    if found is None:
+        raise Unsupported(
+            f"the control group {group.path} has no quota of processor time",
+            hint="use of: core or of: all",
+        )
+    quota, holder = found
+    join = [group]
+    if group.version == 1:  # processor time is counted by a controller of its own
+        holder = cgroup.Group(layout.hierarchy("cpuacct"), holder.path)
+        join.append(layout.group_of(os.getpid(), "cpuacct"))
+        if not holder.exists():
+            raise Unsupported(f"no control group {holder.path} counts processor time (cpuacct)")
+    return {
+        "scope": "group",
+        "group": {
+            "join": [str(each.folder) for each in join],
+            "usage": group_to(holder),
+            "quota": min(float(cores), quota.cores),
+        },
+    }
+
+
+def _look(order: dict[str, Any], pids: list[int]) -> _Look:
+    group = 0.0
+    if order["scope"] == "group":
+        group = cgroup_limits.cpu_usage(group_from(order["group"]["usage"])) / 1e9
+    ours: dict[int, float] = {}
+    for pid in pids:
+        try:
+            pinned = os.sched_getaffinity(pid)
+            text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        fields = text.rpartition(")")[2].split()
+        core = next(iter(pinned)) if len(pinned) == 1 else -1
+        used = (int(fields[11]) + int(fields[12])) / cpustat.TICKS_PER_SECOND
+        ours[core] = ours.get(core, 0.0) + used
+    return _Look(time.monotonic(), cpustat.core_times(), group, ours)
+
+
+def _level(order: dict[str, Any], core: int, first: _Look, last: _Look) -> float:
+    """How busy one unit was between two looks, in hundredths of what `percent` is a share of."""
+    if order["scope"] == "group":
+        passed = last.when - first.when
+        return 100 * (last.group - first.group) / passed / order["group"]["quota"]
+    cores = [core] if core >= 0 else order["cores"]
+    return cpustat.used_between(first.total, last.total, cores)
+
+
+def _own(order: dict[str, Any], core: int, first: _Look, last: _Look) -> float:
+    """The same of our own processes alone."""
+    chosen = [core] if core >= 0 else list(last.ours)
+    used = sum(last.ours.get(each, 0.0) - first.ours.get(each, 0.0) for each in chosen)
+    capacity = order["group"]["quota"] if order["scope"] == "group" else 1.0
+    if order["scope"] == "all":
+        capacity = float(len(order["cores"]))
+    return 100 * used / (last.when - first.when) / capacity
+
+
+class LoadParams(Params):
+    """Parameters of `cpu load`."""
+
+    count: Annotated[int | None, Between(1, LIMIT), Flag("c")] = None
+    """How many tasks wait; without it four for each core."""
+
+
+class CpuLoad(Fault[LoadParams]):
+    """Raise the load average without using the processor: tasks that wait and cannot be woken.
+
+    The load average follows over minutes; the tasks are there at once.
+    """
+
+    id = "cpu.load"
+    ending = Ending.SELF
+    does = (
+        "A chain of processes of ours, each made by the one before with vfork and waiting for it: "
+        "all but the last stand in uninterruptible sleep, which the load average counts."
+    )
+    cannot = (
+        "Move the load average at once: it is a mean over 1, 5 and 15 minutes. Slow down others: "
+        "the tasks use no processor time. Limits on the number of processes apply."
+    )
+    measures = "The states of the threads of our processes; the load average is told beside it."
+    restores = "Ends the processes; the load average falls over the next minutes."
+    example: ClassVar[dict[str, str]] = {"count": "8"}
+
+    def plan(self, place: Place, params: LoadParams) -> list[Change]:
+        count = _count(params)
+        what = f"{count} tasks of ours wait in uninterruptible sleep"
+        return [Change("worker", {"module": "load", "spec": {"count": count}, "what": what})]
+
+    def observe(self, place: Place, params: LoadParams, record: Record) -> Reading:
+        wanted = record.steps[0].change.spec["spec"]["count"]
+        pids = [each.pid for each in procfs.find_marked(mark(record.uid, 0))]
+        waiting = procfs.thread_states(pids)["D"]
+        average = cpustat.load_average()
+        asked = f"{wanted} tasks that wait"
+        measured = f"{waiting} wait, load average {average.one:.2f} and on its way"
+        values = {"asked": float(wanted), "measured": float(waiting), "load": average.one}
+        effect = Effect.EFFECTIVE if waiting >= wanted else Effect.INEFFECTIVE
+        reason = "" if waiting >= wanted else "somebody ended the others"
+        return Reading(effect, asked, measured, self.measures, reason, values)
+
+
+def _count(params: LoadParams) -> int:
+    return params.count or min(LIMIT, _PER_CORE * len(cpustat.online_cores()))

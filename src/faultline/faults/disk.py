@@ -1,0 +1,153 @@
+"""Faults of file systems: no space, no inodes."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field, model_validator
+
+from faultline.api.params import Params
+from faultline.api.quantities import Between, Flag, Percent, Size, text
+from faultline.changes.model import Change, Record
+from faultline.errors import Unsupported
+from faultline.injection.model import Ending, Fault
+from faultline.injection.reading import Effect, Reading
+from faultline.kernel import filesystem
+from faultline.places.model import Place
+
+_POINT = 1.0  # percentage points that a file system's own records may differ by
+
+
+class _FolderParams(Params):
+    folder: Annotated[str, Field(max_length=4095, pattern="^/"), Flag("d", ("dir",))] = "/tmp"  # noqa: S108 - what peers default to
+    """An absolute path of a folder on the file system that is meant."""
+
+
+class FillParams(_FolderParams):
+    """Parameters of `disk fill`: either `percent` or `bytes`."""
+
+    percent: Annotated[Percent | None, Between("1%", "100%"), Flag("p")] = None
+    """How full the file system shall be, as `df` counts it: of what users can reach."""
+    bytes: Annotated[Size | None, Between("4KiB", "1024TiB"), Flag("b")] = None
+    """How much to take, instead."""
+    leave: Annotated[Size, Between("0B", "1TiB")] = text("0B")
+    """How much to leave available in any case."""
+    reserve: bool = False
+    """Also take what the file system keeps for root: then nothing of the host can write."""
+
+    @model_validator(mode="after")
+    def _one(self) -> FillParams:
+        if (self.percent is None) == (self.bytes is None):
+            raise ValueError("expected either percent or bytes")
+        return self
+
+
+class DiskFill(Fault[FillParams]):
+    """Fill a file system.
+
+    At 100 % every write of an ordinary user fails (ENOSPC) until it is undone. What the file
+    system keeps for root is left unless `reserve` asks for it.
+    """
+
+    id = "disk.fill"
+    ending = Ending.KEEPER
+    does = "Makes one file of ours (0600), its name the mark, by fallocate, else by writing."
+    cannot = (
+        "Quotas of single users are not seen. On file systems that compress or share blocks the "
+        "share is reached, and may drift as they tidy up."
+    )
+    measures = "The file system's own count (statvfs), against the one before."
+    restores = "Removes the file, by its mark; needs no space."
+    example: ClassVar[dict[str, str]] = {"folder": "{folder}", "bytes": "8MiB"}
+    scratch = "file"
+
+    def plan(self, place: Place, params: FillParams) -> list[Change]:
+        spec: dict[str, Any] = {
+            "folder": os.path.realpath(params.folder),
+            "percent": float(params.percent or 0),
+            "bytes": int(params.bytes or 0),
+            "leave": int(params.leave),
+            "reserve": params.reserve,
+        }
+        if params.reserve and os.geteuid() != 0:
+            raise Unsupported(
+                "what is kept for root can be taken by root alone", hint="run as root"
+            )
+        return [Change("disk_fill", spec)]
+
+    def observe(self, place: Place, params: FillParams, record: Record) -> Reading:
+        now = filesystem.space(params.folder)
+        if params.percent is not None:
+            asked = f"{params.percent} used"
+            short = float(params.percent) - now.percent
+            left = now.free if params.reserve else now.available
+            ok = short <= _POINT or left <= int(params.leave) + now.block
+            values = {"asked": float(params.percent), "measured": now.percent}
+            measured = f"{now.percent:.2f}% used, {now.available} bytes available"
+        else:
+            asked = f"{params.bytes} taken"
+            taken = record.steps[0].prior["free"] - now.free
+            wanted = int(params.bytes or 0)
+            ok = taken >= 0.99 * wanted - (1 << 20)
+            values = {"asked": float(wanted), "measured": float(taken)}
+            measured = f"{taken} bytes fewer free, {now.available} available"
+        effect = Effect.EFFECTIVE if ok else Effect.INEFFECTIVE
+        reason = "" if ok else "somebody has freed space since"
+        return Reading(effect, asked, measured, self.measures, reason, values)
+
+
+class InodesParams(_FolderParams):
+    """Parameters of `disk inodes`: either `percent` or `count`."""
+
+    percent: Annotated[Percent | None, Between("1%", "100%"), Flag("p")] = None
+    """How many of the inodes shall be used, as `df -i` counts them."""
+    count: Annotated[int | None, Between(1, 10**9), Flag("C")] = None
+    """How many to take, instead."""
+
+    @model_validator(mode="after")
+    def _one(self) -> InodesParams:
+        if (self.percent is None) == (self.count is None):
+            raise ValueError("expected either percent or count")
+        return self
+
+
+class DiskInodes(Fault[InodesParams]):
+    """Use up the inodes of a file system: space is left, but no file can be made."""
+
+    id = "disk.inodes"
+    ending = Ending.KEEPER
+    does = "Makes a folder of ours (0700), its name the mark, with empty files in it."
+    cannot = (
+        "File systems that make inodes as they are needed (btrfs; xfs while space is left) do not "
+        "run out. Making and removing takes about a second per 100,000."
+    )
+    measures = "The file system's own count (statvfs), against the one before."
+    restores = "Removes the folder with all in it; goes on where it was cut off."
+    example: ClassVar[dict[str, str]] = {"folder": "{folder}", "count": "50"}
+    scratch = "file"
+
+    def plan(self, place: Place, params: InodesParams) -> list[Change]:
+        spec: dict[str, Any] = {
+            "folder": os.path.realpath(params.folder),
+            "percent": float(params.percent or 0),
+            "count": params.count or 0,
+        }
+        return [Change("disk_inodes", spec)]
+
+    def observe(self, place: Place, params: InodesParams, record: Record) -> Reading:
+        now = filesystem.space(params.folder)
+        if params.percent is not None:
+            asked, value = f"{params.percent} of the inodes used", now.inode_percent
+            ok = value >= float(params.percent) - _POINT or not now.inodes_available
+            values = {"asked": float(params.percent), "measured": value}
+            measured = f"{value:.2f}% used, {now.inodes_available} available"
+        else:
+            wanted = params.count or 0
+            taken = record.steps[0].prior["available"] - now.inodes_available
+            asked, measured = f"{wanted} inodes taken", f"{taken} fewer available"
+            ok = taken >= 0.98 * wanted
+            values = {"asked": float(wanted), "measured": float(taken)}
+        effect = Effect.EFFECTIVE if ok else Effect.INEFFECTIVE
+        reason = "" if ok else "somebody has freed inodes since"
+        return Reading(effect, asked, measured, self.measures, reason, values)

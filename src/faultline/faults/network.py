@@ -1,0 +1,353 @@
+"""Faults of the network: packets lost, cut off, doubled, damaged, late, out of order, or slow.
+
+Every one is a filter of ours on the device (eBPF in clsact) that carries its own deadline; those
+that hold packets lead them through devices of ours and back. Root queueing disciplines are never
+touched, and any number of faults may overlap on a device: packets meet them one after the other.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from signal import SIGKILL
+from typing import Annotated, ClassVar, Literal
+
+from faultline.api.params import Params
+from faultline.api.quantities import Between, Duration, Flag, Percent, Rate, Size, text
+from faultline.changes.model import Change, Record, read_mark
+from faultline.errors import Conflict, Refused
+from faultline.injection import engines, guards, packets, traffic_reading
+from faultline.injection.model import Ending, Fault
+from faultline.injection.packet_faults import FILTER, Classified, Held, HitParams
+from faultline.injection.packets import PacketParams
+from faultline.injection.process_target import RestartParams, identity, restart
+from faultline.injection.reading import Effect, Reading
+from faultline.kernel import procfs, procnet, route
+from faultline.kernel.match import Action, ActionKind
+from faultline.kernel.netlink import Netlink
+from faultline.places.model import Place
+
+
+class LossParams(HitParams):
+    """Parameters of `network loss`."""
+
+
+class NetworkLoss(Classified[LossParams]):
+    """Lose a share of the packets.
+
+    A lost packet looks lost: the sender gets no error and TCP does not learn of a local drop.
+    """
+
+    id = "network.loss"
+    does = FILTER + "Packets that are hit are taken and freed without the sender learning of it."
+    example: ClassVar[dict[str, str]] = {"interface": "lo", "percent": "10%"}
+
+    def action(self, params: LossParams) -> Action:
+        return Action(
+            ActionKind.DROP, percent=float(params.percent), correlation=float(params.correlation)
+        )
+
+    def words(self, params: LossParams) -> str:
+        return f"lose {params.percent} of the packets"
+
+
+class PartitionParams(PacketParams):
+    """Parameters of `network partition`."""
+
+    direction: Annotated[Literal["out", "in", "both"], Flag("d")] = "both"
+    """Packets that leave, that arrive, or both; `in` then has source and destination swapped."""
+
+
+class NetworkPartition(Classified[PartitionParams]):
+    """Cut this host off from the addresses named, or from everything.
+
+    Nothing is refused: packets vanish, as behind a broken link, and programs run into time-outs.
+    """
+
+    id = "network.partition"
+    does = FILTER + "Every matching packet is taken and freed, in both directions unless asked."
+    example: ClassVar[dict[str, str]] = {"interface": "lo", "destination": "127.0.0.2"}
+
+    def action(self, params: PartitionParams) -> Action:
+        return Action(ActionKind.DROP)
+
+    def words(self, params: PartitionParams) -> str:
+        return "lose all packets"
+
+
+class DuplicateParams(HitParams):
+    """Parameters of `network duplicate`."""
+
+
+class NetworkDuplicate(Classified[DuplicateParams]):
+    """Send a share of the packets twice."""
+
+    id = "network.duplicate"
+    does = FILTER + "Packets that are hit are cloned; the clone does not meet the filter again."
+    example: ClassVar[dict[str, str]] = {"interface": "lo", "percent": "20%"}
+
+    def action(self, params: DuplicateParams) -> Action:
+        return Action(
+            ActionKind.DUPLICATE,
+            percent=float(params.percent),
+            correlation=float(params.correlation),
+        )
+
+    def words(self, params: DuplicateParams) -> str:
+        return f"double {params.percent} of the packets"
+
+
+class CorruptParams(HitParams):
+    """Parameters of `network corrupt`."""
+
+    checksum: Literal["wrong", "fixed"] = "wrong"
+    """wrong: receivers drop the packet, as on a real wire; fixed: programs get wrong bytes."""
+
+
+class NetworkCorrupt(Classified[CorruptParams]):
+    """Damage the payload of a share of the packets.
+
+    With `checksum: wrong` programs see it as loss, since receivers drop what does not add up; with
+    `fixed` the damage is delivered to the program.
+    """
+
+    id = "network.corrupt"
+    does = (
+        FILTER + "Bits of the payload are flipped; the transport checksum is left wrong or mended."
+    )
+    example: ClassVar[dict[str, str]] = {"interface": "lo", "percent": "20%"}
+
+    def action(self, params: CorruptParams) -> Action:
+        return Action(
+            ActionKind.CORRUPT,
+            percent=float(params.percent),
+            correlation=float(params.correlation),
+            fix_checksum=params.checksum == "fixed",
+        )
+
+    def words(self, params: CorruptParams) -> str:
+        return f"damage {params.percent} of the packets (checksum {params.checksum})"
+
+
+class DelayParams(PacketParams):
+    """Parameters of `network delay`."""
+
+    latency: Annotated[Duration, Between("1us", "1h"), Flag("l")]
+    """How long every matching packet waits."""
+    jitter: Annotated[Duration, Between("0s", "1h"), Flag("j")] = text("0s")
+    """How far the wait varies: up to this much either way; with `normal` the standard deviation."""
+    correlation: Annotated[Percent, Between("0%", "99%"), Flag("c")] = text("0%")
+    """How much a packet's jitter depends on the one before."""
+    distribution: Literal["uniform", "normal"] = "uniform"
+    """How the jitter is spread."""
+
+
+class NetworkDelay(Held[DelayParams]):
+    """Make every matching packet wait."""
+
+    id = "network.delay"
+    example: ClassVar[dict[str, str]] = {"interface": "lo", "latency": "50ms"}
+
+    def form(self, params: DelayParams) -> engines.Form:
+        jitter = f" +/- {params.jitter}" if params.jitter else ""
+        return engines.Form(
+            words=f"delay packets by {params.latency}{jitter}",
+            delay=int(params.latency),
+            jitter=int(params.jitter),
+            correlation=params.correlation.ratio,
+            distribution=params.distribution,
+        )
+
+    def observe(self, place: Place, params: DelayParams, record: Record) -> Reading:
+        return traffic_reading.delay(
+            record, f"delay {params.latency}", int(params.latency), int(params.jitter)
+        )
+
+
+class ReorderParams(PacketParams):
+    """Parameters of `network reorder`."""
+
+    latency: Annotated[Duration, Between("1ms", "1h"), Flag("l")] = text("1s")
+    """How long the packets wait that do not overtake."""
+    percent: Annotated[Percent, Between("0.001%", "100%"), Flag("p")] = text("100%")
+    """The share of every `gap`-th packets that overtakes."""
+    gap: Annotated[int, Between(1, 1000), Flag("g")] = 3
+    """Every so many packets one is sent at once; 1: any packet, by `percent` alone."""
+    correlation: Annotated[Percent, Between("0%", "99%"), Flag("c")] = text("0%")
+    """How much the choice depends on the one before."""
+
+
+class NetworkReorder(Held[ReorderParams]):
+    """Let some packets overtake the others, which wait."""
+
+    id = "network.reorder"
+    example: ClassVar[dict[str, str]] = {"interface": "lo", "latency": "50ms", "gap": "3"}
+
+    def form(self, params: ReorderParams) -> engines.Form:
+        return engines.Form(
+            words=f"hold packets for {params.latency}, every {params.gap}. goes at once",
+            delay=int(params.latency),
+            reorder=params.percent.ratio,
+            reorder_correlation=params.correlation.ratio,
+            gap=params.gap,
+        )
+
+    def observe(self, place: Place, params: ReorderParams, record: Record) -> Reading:
+        asked = params.percent.ratio / params.gap
+        return traffic_reading.overtaking(record, "overtaking", asked, int(params.latency))
+
+
+class LimitParams(PacketParams):
+    """Parameters of `network limit`."""
+
+    rate: Annotated[Rate, Between("8kbit", "100gbit"), Flag("r")]
+    """Bits per second at the interface, Ethernet header included."""
+    burst: Annotated[Size | None, Flag("b")] = None
+    """Bytes that may pass at once after a pause; chosen from the rate when not given."""
+    backlog: Annotated[Size | None, Flag()] = None
+    """Bytes that wait for their turn; more is dropped. Chosen from the rate when not given."""
+
+
+class NetworkLimit(Held[LimitParams]):
+    """Limit the bandwidth."""
+
+    id = "network.limit"
+    measures = (
+        "Probes sent faster than the rate through the limit, and the queue's counters over time."
+    )
+    example: ClassVar[dict[str, str]] = {"interface": "lo", "rate": "10mbit"}
+
+    def form(self, params: LimitParams) -> engines.Form:
+        return engines.Form(
+            words=f"limit to {params.rate}/s",
+            rate=int(params.rate),
+            burst=int(params.burst or 0),
+            backlog=int(params.backlog or 0),
+        )
+
+    def observe(self, place: Place, params: LimitParams, record: Record) -> Reading:
+        return traffic_reading.rate(record, f"{params.rate}/s", int(params.rate))
+
+
+class DownParams(Params):
+    """Parameters of `network down`."""
+
+    interface: Annotated[str, Flag("i")]
+    """The device to take down."""
+
+
+class NetworkDown(Fault[DownParams]):
+    """Take a network device down.
+
+    The device of the default route is refused unless it is allowed by name.
+    """
+
+    id = "network.down"
+    ending = Ending.KEEPER
+    does = (
+        "Clears the device's UP flag; the kernel then drops its routes and global IPv6 addresses."
+    )
+    cannot = "Connections that time out meanwhile do not come back."
+    restores = "Sets the device up, then adds each address and route that was there and is missing."
+    measures = "The device's flags, and that the kernel finds no route over it."
+    needs = frozenset({"net_admin"})
+    scratch = "netns"
+    example: ClassVar[dict[str, str]] = {"interface": "lo"}
+
+    def plan(self, place: Place, params: DownParams) -> list[Change]:
+        with Netlink.open() as nl:
+            device = packets.named(nl, params.interface)
+            if device.index == route.default_interface(nl):
+                guards.current().refuse(
+                    device.name, f"{device.name} carries the default route of this host"
+                )
+        spec = {"device": device.name, "ifindex": device.index}
+        return [Change("link_down", spec)]
+
+    def observe(self, place: Place, params: DownParams, record: Record) -> Reading:
+        with Netlink.open() as nl:
+            device = packets.named(nl, params.interface)
+            left = route.routes(nl, device.index)
+        down = not device.up and not left
+        effect = Effect.EFFECTIVE if down else Effect.INEFFECTIVE
+        state = "down" if not device.up else "up"
+        measured = f"{device.name} is {state}, {len(left)} routes over it"
+        return Reading(effect, f"{device.name} down", measured, self.measures)
+
+
+class OccupyParams(RestartParams):
+    """Parameters of `network occupy`."""
+
+    port: Annotated[int, Between(1, 65535), Flag("p")]
+    """The port to hold."""
+    protocol: Annotated[Literal["tcp", "udp"], Flag("P")] = "tcp"
+    """Which kind of port."""
+    address: str = ""
+    """Hold it on this address only; on all of both families when not given."""
+    force: Annotated[bool, Flag("f")] = False
+    """End the program that has the port now (SIGKILL); give `restart` to bring it back."""
+
+
+def _of_ours(holders: list[procfs.Process]) -> list[str]:
+    """The uids of the faults that hold the port."""
+    marks = [read_mark(argument) for each in holders for argument in each.cmdline]
+    return [found[0] for found in marks if found]
+
+
+class NetworkOccupy(Fault[OccupyParams]):
+    """Hold a port, so that the program that needs it cannot bind it.
+
+    A port that is in use is refused with the name of its holder; `force` ends that first.
+    """
+
+    id = "network.occupy"
+    ending = Ending.SELF
+    does = "A process of ours binds the port (and listens, for TCP) and never answers."
+    cannot = "A program that has the port keeps it, unless `force` ends it."
+    restores = "Ends the process, so the kernel frees the port; then runs `restart`, if given."
+    measures = "Binding the port is tried again and must fail with 'address in use'."
+    scratch = "netns"
+    example: ClassVar[dict[str, str]] = {"port": "8099"}
+
+    def plan(self, place: Place, params: OccupyParams) -> list[Change]:
+        families = [6 if ":" in params.address else 4] if params.address else [4, 6]
+        order = {
+            "port": params.port,
+            "transport": params.protocol,
+            "families": families,
+            "address": params.address,
+        }
+        what = f"hold {params.protocol} port {params.port}"
+        claim = f"{params.protocol} port {params.port} in network namespace {place.netns_cookie}"
+        spec = {"module": "occupy", "spec": order, "what": what, "claims": [claim]}
+        holders = procnet.find_by_port(params.port, procnet.Transport(params.protocol))
+        for holder in _of_ours(holders):
+            raise Conflict(
+                f"{params.protocol} port {params.port} is held by the fault {holder}",
+                holder=holder,
+                hint=f"recover that first: faultline recover {holder}",
+            )
+        if holders and not params.force:
+            names = ", ".join(f"{each.name} (pid {each.pid})" for each in holders)
+            raise Refused(
+                f"{params.protocol} port {params.port} is held by {names}",
+                hint="--force ends it first; --restart brings it back",
+            )
+        guards.protect(holders)
+        order["patience"] = 2 if holders else 0  # seconds in which the last holder may end
+        ended = [Change("signalled", {**identity(each), "signal": SIGKILL}) for each in holders]
+        back = [restart(params)] if params.restart else []
+        return [*back, *ended, Change("worker", spec)]
+
+    def observe(self, place: Place, params: OccupyParams, record: Record) -> Reading:
+        kind = socket.SOCK_STREAM if params.protocol == "tcp" else socket.SOCK_DGRAM
+        family = socket.AF_INET6 if ":" in params.address else socket.AF_INET
+        asked = f"{params.protocol} port {params.port} taken"
+        with socket.socket(family, kind) as other:
+            try:
+                other.bind((params.address, params.port))
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    return Reading(Effect.EFFECTIVE, asked, "address in use", self.measures)
+                raise
+        return Reading(Effect.INEFFECTIVE, asked, "the port could be bound", self.measures)

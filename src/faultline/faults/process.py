@@ -1,0 +1,253 @@
+"""Faults of processes: ended by a signal, or stopped.
+
+Targets are found while planning and kept by pid and start time, so that nobody who is given the
+same pid later is ever hit. What keeps the machine and the way to it running is refused unless
+allowed by name.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from pydantic import AfterValidator, model_validator
+
+from faultline.api.quantities import Between, Duration, Flag
+from faultline.changes.model import MARK, Change, Record
+from faultline.injection import guards
+from faultline.injection.model import Ending, Fault
+from faultline.injection.process_target import (
+    ProcessParams,
+    RestartParams,
+    identity,
+    restart,
+    selection,
+    span,
+    targets,
+)  # fmt: skip
+from faultline.injection.reading import Effect, Reading
+from faultline.kernel import clock, procfs
+from faultline.kernel.selection import Spared
+from faultline.places.model import Place
+
+_PATIENCE = 0.5  # seconds until a signal that was sent has had its effect
+_SAMPLE = 0.05  # seconds over which a stopped process must use no processor time
+
+
+def _signal(value: str) -> str:
+    name = value.upper().removeprefix("SIG")
+    found = {each.name.removeprefix("SIG"): each for each in signal.Signals}
+    if name.isdigit() and int(name) in {int(each) for each in signal.Signals}:
+        return signal.Signals(int(name)).name.removeprefix("SIG")
+    if name not in found:
+        raise ValueError("expected a signal by name or number, such as KILL, TERM, HUP or 9")
+    return name
+
+
+class KillParams(ProcessParams, RestartParams):
+    """Parameters of `process kill`."""
+
+    signal: Annotated[str, AfterValidator(_signal), Flag("s")] = "KILL"
+    """Which signal, by name or number."""
+    interval: Annotated[Duration | None, Between("10ms", "1h"), Flag("i")] = None
+    """Send again after this time, to whatever fits then; without it the signal is sent once."""
+    count: Annotated[int, Between(0, 10**6), Flag("C")] = 0
+    """How many rounds; 0 for as many as fit in until the end. Needs `interval`."""
+
+    @model_validator(mode="after")
+    def _rounds(self) -> KillParams:
+        if self.count and self.interval is None:
+            raise ValueError("expected interval together with count")
+        return self
+
+
+def _spared(allow: frozenset[str]) -> Spared:
+    """Whom a worker that selects by itself must never hit."""
+    session: set[tuple[int, int]] = set()
+    for pid in () if "session" in allow else procfs.ourselves():
+        try:
+            session.add((pid, procfs.ProcessId.of(pid).start))
+        except ProcessLookupError:
+            continue
+    marks = (f"{MARK}:", "keeper:")
+    return Spared(guards.PROGRAMS - allow, frozenset(session), marks, "pid-1" not in allow)
+
+
+class ProcessKill(Fault[KillParams]):
+    """Send a signal to processes, once or again and again.
+
+    With `interval` a worker looks again each time and hits what was started anew, to see whether
+    whoever supervises it keeps up or gives up.
+    """
+
+    id = "process.kill"
+    ending = Ending.SELF
+    does = (
+        "Sends the signal through a pidfd; with `interval` from a worker that ends at the deadline."
+    )
+    cannot = (
+        "Bring back what a process held in memory. A process that ignores or blocks the signal, or "
+        "that hangs in the kernel, does not end; the reading says so."
+    )
+    measures = (
+        "Whether these processes are still there, and whether the signal is pending or ignored."
+    )
+    restores = "Nothing by itself; runs `restart` once, if given."
+    example: ClassVar[dict[str, str]] = {"pid": "{pid}"}
+    scratch = "process"
+
+    def plan(self, place: Place, params: KillParams) -> list[Change]:
+        found = targets(params)
+        number = int(signal.Signals[f"SIG{params.signal}"])
+        changes = [restart(params)] if params.restart else []
+        if params.interval is None:
+            return [
+                *changes,
+                *(Change("signalled", {**identity(p), "signal": number}) for p in found),
+            ]
+        work: dict[str, Any] = {
+            "selection": selection(params).to_json(),
+            "spared": _spared(guards.current().allow).to_json(),
+            "signal": number,
+            "interval": int(params.interval),
+            "count": params.count,
+            "most": span(params.expected)[1],
+        }
+        what = f"sends SIG{params.signal} every {params.interval} to what fits {selection(params)}"
+        return [
+            *changes,
+            Change("worker", {"module": "kill_processes", "spec": work, "what": what}),
+        ]
+
+    def observe(self, place: Place, params: KillParams, record: Record) -> Reading:
+        if params.interval is not None:
+            return self._repeated(params, record)
+        hit = [step.change.spec for step in record.steps if step.change.kind == "signalled"]
+        asked = f"SIG{params.signal} to {len(hit)} process(es)"
+        until = time.monotonic() + _PATIENCE
+        states = [_state(spec) for spec in hit]
+        while "" in states and time.monotonic() < until:
+            time.sleep(0.005)
+            states = [_state(spec) for spec in hit]
+        gone = states.count("ended")
+        others = [state for state in states if state not in ("ended", "")]
+        untouched = states.count("")
+        values = {"asked": float(len(hit)), "measured": float(gone)}
+        measured = f"{gone} of {len(hit)} ended"
+        if others:
+            why = "; ".join(sorted(set(others)))
+            return Reading(Effect.INEFFECTIVE, asked, measured, self.measures, why, values)
+        if untouched:
+            # It took the signal and went on: its own affair, which cannot be seen from outside.
+            why = "the signal was taken; what the process made of it cannot be seen from outside"
+            return Reading(Effect.UNMEASURED, asked, measured, self.measures, why, values)
+        return Reading(Effect.EFFECTIVE, asked, measured, self.measures, "", values)
+
+    def _repeated(self, params: KillParams, record: Record) -> Reading:
+        """Nobody who fits may be older than a round."""
+        interval = params.interval.seconds if params.interval else 0.0
+        asked = f"SIG{params.signal} every {params.interval}"
+        spared = Spared.from_json(record.steps[-1].change.spec["spec"]["spared"])
+        found = [each for each in selection(params).find() if not spared.covers(each)]
+        ages = [_age(each) for each in found]
+        old = [age for age in ages if age > 2 * interval + _PATIENCE]
+        oldest = f", the oldest for {max(ages):.2f} s" if ages else ""
+        measured = f"{len(found)} processes fit now{oldest}"
+        rounds = params.count * interval
+        began = (record.deadline - record.duration) / 1e9
+        if params.count and clock.now() / 1e9 - began > rounds:
+            return Reading.unmeasured(asked, self.measures, f"all {params.count} rounds are over")
+        effect = Effect.INEFFECTIVE if old else Effect.EFFECTIVE
+        reason = f"{len(old)} are older than a round" if old else ""
+        return Reading(effect, asked, measured, self.measures, reason, {"n": float(len(found))})
+
+
+class StopParams(ProcessParams):
+    """Parameters of `process stop`."""
+
+
+class ProcessStop(Fault[StopParams]):
+    """Stop processes, as if they hung: connections stay open, nothing answers."""
+
+    id = "process.stop"
+    ending = Ending.KEEPER
+    does = "Sends SIGSTOP through a pidfd; a note of each lies in the store's run folder."
+    cannot = (
+        "A shell notices that its job was stopped. A process in the middle of an uninterruptible "
+        "call stops when that returns."
+    )
+    measures = "The state of every thread, and that no processor time is used."
+    restores = "SIGCONT to the same process, if it is still stopped."
+    example: ClassVar[dict[str, str]] = {"pid": "{pid}"}
+    scratch = "process"
+
+    def plan(self, place: Place, params: StopParams) -> list[Change]:
+        return [Change("stopped", identity(each)) for each in targets(params)]
+
+    def observe(self, place: Place, params: StopParams, record: Record) -> Reading:
+        hit = [step.change.spec for step in record.steps]
+        asked = f"{len(hit)} process(es) stopped"
+        until = time.monotonic() + _PATIENCE
+        while time.monotonic() < until and not all(_stopped(spec) for spec in hit):
+            time.sleep(0.005)
+        before = [_ticks(spec) for spec in hit]
+        time.sleep(_SAMPLE)
+        still = [spec for spec, used in zip(hit, before, strict=True) if _ticks(spec) == used]
+        stopped = sum(_stopped(spec) for spec in still)
+        values = {"asked": float(len(hit)), "measured": float(stopped)}
+        measured = f"{stopped} of {len(hit)} stopped"
+        if all(used is None for used in before):
+            return Reading.unmeasured(asked, self.measures, "all of them have ended")
+        effect = Effect.EFFECTIVE if stopped == len(hit) else Effect.INEFFECTIVE
+        reason = "" if stopped == len(hit) else "somebody continued or ended the others"
+        return Reading(effect, asked, measured, self.measures, reason, values)
+
+
+def _state(spec: dict[str, Any]) -> str:
+    """What became of a signal: 'ended', a reason why it had no effect, or '' for nothing to be
+    seen.
+    """
+    process = procfs.ProcessId(spec["pid"], spec["start"])
+    if not process.alive():
+        return "ended"
+    try:
+        text = Path(f"/proc/{spec['pid']}/status").read_text(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return "ended"
+    masks = dict(re.findall(r"^(Sig(?:Ign|Blk)|ShdPnd|SigPnd):\s+([0-9a-f]+)$", text, re.MULTILINE))
+    bit = 1 << (spec["signal"] - 1)
+    set_in = {name for name, value in masks.items() if int(value, 16) & bit}
+    name = signal.Signals(spec["signal"]).name
+    if "SigIgn" in set_in:
+        return f"{spec['name']} ignores {name}"
+    if set_in & {"ShdPnd", "SigPnd"}:
+        return f"{name} is pending: {spec['name']} blocks it or hangs in the kernel"
+    return ""
+
+
+def _age(process: procfs.Process) -> float:
+    return clock.now() / 1e9 - process.id.start / os.sysconf("SC_CLK_TCK")
+
+
+def _stopped(spec: dict[str, Any]) -> bool:
+    """Whether every thread of this very process is stopped."""
+    if not procfs.ProcessId(spec["pid"], spec["start"]).alive():
+        return False
+    states = procfs.thread_states([spec["pid"]])
+    return set(states) == {"T"}
+
+
+def _ticks(spec: dict[str, Any]) -> int | None:
+    """Processor time of this very process, in clock ticks; None if it has ended."""
+    if not procfs.ProcessId(spec["pid"], spec["start"]).alive():
+        return None
+    try:
+        text = Path(f"/proc/{spec['pid']}/stat").read_text(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = text.rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])

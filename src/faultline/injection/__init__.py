@@ -1,0 +1,3 @@
+"""What every fault shares: its shape, its registry, and the one life cycle that injects and
+recovers.
+"""

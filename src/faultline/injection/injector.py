@@ -1,0 +1,259 @@
+"""The one life cycle of every fault: plan, record, arm, apply, observe, recover.
+
+Order of things, and why. The prior state is looked at and written to the journal first; then both
+keepers hold the fault, with code and descriptors loaded; only then is anything touched. From the
+commit on the fault belongs to the keepers: this process may die.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from faultline.changes import frozen, keepers, undo
+from faultline.changes.kind import Context, kinds
+from faultline.changes.lock import FaultLock
+from faultline.changes.model import End, Record, State, Step, StepState
+from faultline.errors import (
+    ApplyFailed,
+    Halted,
+    JournalFailed,
+    NotRecorded,
+    ObserveFailed,
+    PlanStale,
+    RecoveryIncomplete,
+    TargetGone,
+)
+from faultline.injection import guards, registry
+from faultline.injection.plan import (
+    Order,
+    Plan,
+    PlannedStep,
+    check_duration,
+    check_uid,
+    differences,
+    new_uid,
+)
+from faultline.injection.reading import Reading
+from faultline.injection.recovery import Recovery
+from faultline.kernel import clock
+from faultline.places.model import Place, host
+
+
+class Injector(Recovery):
+    """Injects, measures and recovers faults on this host, through one store."""
+
+    def __init__(self, state: Path | None = None) -> None:
+        super().__init__(state)
+        self._ties: dict[str, keepers.Keepers] = {}
+
+    def close(self) -> None:
+        """Let go; faults that are tied to this process are undone by the keepers."""
+        for watch in self._ties.values():
+            watch.close()
+        super().close()
+
+    def untie(self) -> None:
+        """In a forked child: close its copies of the connections that tie faults to the parent."""
+        for watch in self._ties.values():
+            watch.close()
+        self._ties.clear()
+
+    # ------------------------------------------------------------------ plan
+
+    def plan(self, order: Order) -> Plan:
+        """What this order would do. Looks, touches nothing."""
+        fault = registry.get(order.fault)
+        params = fault.params_type().read(order.params)
+        place = host()
+        guard = guards.Guard(order.allow)
+        with guards.active(guard):
+            changes = tuple(fault.plan(place, params))
+        described = [kinds()[change.kind].describe(change.spec) for change in changes]
+        return Plan(
+            uid=check_uid(order.uid) if order.uid else new_uid(order.fault),
+            fault=order.fault,
+            params=params.model_dump(mode="json", exclude_defaults=False),
+            duration=check_duration(order.duration),
+            place=place,
+            changes=changes,
+            steps=tuple(
+                PlannedStep(change.kind, *texts)
+                for change, texts in zip(changes, described, strict=True)
+            ),
+            ending=str(fault.ending),
+            allow=tuple(sorted(order.allow)),
+            notes=tuple(guard.notes),
+            engine=guard.engine,
+            others=guard.others,
+            exempt=None if guard.exempt is None else tuple(guard.exempt),
+            creator=order.creator or _user(),
+            made=time.time(),
+        )
+
+    # ------------------------------------------------------------------ apply
+
+    def inject(self, order: Order) -> Record:
+        """Plan and apply."""
+        return self.carry_out(self.plan(order))
+
+    def apply(self, plan: Plan) -> Record:
+        """Do what a plan says, or refuse if the world has moved since it was made."""
+        order = Order(
+            plan.fault, plan.params, plan.duration, plan.uid, frozenset(plan.allow), plan.creator
+        )
+        now = self.plan(order)
+        moved = differences(_facts(plan), _facts(now))
+        if moved:
+            raise PlanStale(
+                f"the plan {plan.uid} no longer fits: {'; '.join(moved[:3])}",
+                hint="make the plan again and read it: faultline plan ...",
+            )
+        return self.carry_out(now)
+
+    def carry_out(self, plan: Plan, tied: bool = False) -> Record:
+        """Apply a plan that was made just now. A `tied` fault ends with this injector's process."""
+        self.check_halt()
+        record = Record(
+            uid=plan.uid,
+            fault=plan.fault,
+            params=plan.params,
+            place=plan.place.to_json(),
+            steps=[Step(change) for change in plan.changes],
+            duration=int(plan.duration),
+            deadline=clock.now() + int(plan.duration),
+            boot_id=plan.place.boot_id,
+            created=time.time(),
+            creator=plan.creator,
+            note="; ".join(plan.notes),
+        )
+        code = str(frozen.code_folder(self.store))
+        made_with = undo.contexts(record, self.netlink, str(self.store.run), code)
+        undo.capture(record, made_with)
+        watch = keepers.Keepers(self.store)
+        done = False
+        try:
+            watch.start()
+            record.deadline = clock.now() + record.duration
+            for ctx in made_with:
+                ctx.deadline = record.deadline
+            self.journal.grow()
+            self.journal.add(record, undo.claims(record))
+            self._arm_and_make(record, made_with, watch, tied)
+            done = True
+        finally:
+            if not (tied and done):
+                watch.close()
+        if tied:
+            self._ties[record.uid] = watch
+        return record
+
+    def _arm_and_make(
+        self, record: Record, made_with: list[Context], watch: keepers.Keepers, tied: bool
+    ) -> None:
+        try:
+            watch.arm(record, self.netlink)
+            self.check_halt()  # once more: whoever halts after this finds the record
+        except (NotRecorded, Halted):
+            self.journal.end(record.uid, End.NOTHING)
+            raise
+        lock = FaultLock(self.store.lock(record.uid)).acquire()
+        try:
+            undo.apply_steps(
+                record, made_with, lock, lambda index, step: self._note(record, index, step)
+            )
+            record.state = State.ACTIVE
+            made = [step.made for step in record.steps]
+            watch.commit(record.uid, made, tied)
+            self._write(record.uid, lambda kept: setattr(kept, "state", State.ACTIVE))
+        except BaseException as error:
+            # Whatever it was, including Ctrl-C: the unforeseen is `maybe`, so it is undone.
+            lock.release()
+            self._take_back(record, made_with, error)
+            raise
+        finally:
+            lock.close()
+
+    def _note(self, record: Record, index: int, step: Step) -> None:
+        def alter(kept: Record) -> None:
+            kept.steps[index] = step
+            kept.state = State.APPLYING
+
+        if step.state is StepState.APPLYING:
+            self.journal.change(record.uid, alter)
+        else:
+            self._write(record.uid, alter)
+
+    def _write(self, uid: str, alter: Callable[[Record], None]) -> None:
+        """Note what is done already; it stands also where the disk has just become full.
+
+        Both keepers hold the fault. Should they die too, the next start finds it unfinished and
+        undoes it.
+        """
+        with contextlib.suppress(JournalFailed):
+            self.journal.change(uid, alter)
+
+    def _take_back(self, record: Record, made_with: list[Context], error: BaseException) -> None:
+        with FaultLock(self.store.lock(record.uid)) as lock:
+            end = undo.undo_steps(record, made_with, lock)
+        record.end, record.ended = end, time.time()
+        try:
+            self.journal.end(record.uid, end, record)
+            if end is not End.PERSON:  # what could not be undone they try again
+                keepers.forget(self.store, record.uid)
+        except JournalFailed:
+            record.note = "undone; the keepers write it down when the journal can be written"
+        if end is End.PERSON:
+            raise RecoveryIncomplete(
+                f"{record.fault} could not be applied, and not all of it could be undone: {error}",
+                hint=undo.by_hand(record),
+            ) from error
+        if isinstance(error, OSError):
+            where = f" ({error.filename})" if error.filename else ""
+            raise ApplyFailed(
+                f"{record.fault} could not be applied: {error.strerror}{where}",
+                hint=f"what had been made is undone: {end}",
+            ) from error
+
+    # ------------------------------------------------------------------ observe
+
+    def observe(self, uid: str) -> Reading:
+        """Measure a fault at its target and write the reading down."""
+        record = self.journal.get(uid)
+        fault = registry.get(record.fault)
+        params = fault.params_type().read(record.params)
+        try:
+            reading = fault.observe(Place.from_json(record.place), params, record)
+        except (ObserveFailed, TargetGone) as error:
+            reading = Reading.unmeasured(record.fault, fault.measures, str(error))
+        except OSError as error:
+            reason = f"the measurement failed: {error.strerror or error}"
+            reading = Reading.unmeasured(record.fault, fault.measures, reason)
+        self._write(uid, lambda kept: setattr(kept, "reading", reading.to_json()))
+        return reading
+
+
+def _facts(plan: Plan) -> dict[str, Any]:
+    """What a plan stands on, as it is saved: JSON has no tuples."""
+    facts = {
+        "boot": plan.place.boot_id,
+        "network namespace": plan.place.netns_cookie,
+        "user": plan.place.user,
+        "change": [asdict(change) for change in plan.changes],
+    }
+    return json.loads(json.dumps(facts))
+
+
+def _user() -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())

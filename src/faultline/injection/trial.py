@@ -1,0 +1,204 @@
+"""Trying a fault where it can hurt nobody: in a child with all that it needs of its own.
+
+`doctor` tells what works here by having tried it, and the conformance suite prepares its ground the
+same way. The parameters of a fault's example may name `{folder}`, a scratch folder that holds
+`app.log` and `app.conf`, `{pid}`, a sleeping process, `{disk}`, a folder on a disk of its own, and
+`{device}`, that disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Generator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from faultline.changes import keepers
+from faultline.changes.model import End
+from faultline.errors import FaultlineError, Unsupported
+from faultline.injection import registry, scratch
+from faultline.injection.injector import Injector
+from faultline.injection.plan import Order
+from faultline.kernel import link, syscalls
+from faultline.kernel.netlink import Netlink
+from faultline.units import Duration
+
+PATIENCE = 60.0  # seconds for one trial
+SAMPLE = "".join(f"line {n}: all is well\n" for n in range(1, 21))
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What came of trying one fault."""
+
+    fault: str
+    works: bool
+    effect: str = ""
+    measured: str = ""
+    engine: str = ""  # the kinds of changes that it was made of
+    why: str = ""  # why it does not work, and what to do
+
+
+@contextlib.contextmanager
+def ground(example: dict[str, str], kind: str = "none") -> Generator[dict[str, str]]:
+    """A scratch folder, a sleeping process, a disk if it is named, and the example filled in.
+
+    `kind` is the fault's `scratch`; with `memory` this process has little of it meanwhile.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="faultline-trial-"))
+    (folder / "app.log").write_text(SAMPLE)
+    (folder / "app.conf").write_text("mode = calm\nlevel = 3\n")
+    sleeper = subprocess.Popen([sys.executable, "-I", "-S", "-c", "import time; time.sleep(600)"])
+    known = {"{folder}": str(folder), "{pid}": str(sleeper.pid)}
+    try:
+        with contextlib.ExitStack() as stack:
+            if any("{disk}" in str(v) or "{device}" in str(v) for v in example.values()):
+                known["{disk}"], known["{device}"] = map(
+                    str, stack.enter_context(scratch.disk(folder))
+                )
+            if kind == "memory":
+                stack.enter_context(scratch.little_memory())
+            yield {name: _filled(value, known) for name, value in example.items()}
+    finally:
+        sleeper.send_signal(signal.SIGCONT)
+        sleeper.kill()
+        sleeper.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _filled(value: str, known: dict[str, str]) -> str:
+    for name, meant in known.items():
+        value = value.replace(name, meant) if isinstance(value, str) else value
+    return value
+
+
+def isolate() -> None:
+    """Give this process a network namespace of its own, with only a loopback device."""
+    if os.geteuid() == 0:
+        syscalls.unshare(syscalls.Namespace.NET)
+    else:
+        user, group = os.geteuid(), os.getegid()
+        syscalls.unshare(syscalls.Namespace.USER | syscalls.Namespace.NET)
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"0 {user} 1")
+        Path("/proc/self/gid_map").write_text(f"0 {group} 1")
+    with Netlink.open() as nl:
+        link.set_up(nl, "lo")
+
+
+def in_child(act: Callable[[], Any], patience: float = PATIENCE) -> Any:
+    """Run `act` in an isolated child and return its JSON answer; None if it died or took too long.
+
+    Raises Unsupported where no namespace may be made.
+    """
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            os.close(read)
+            os.write(write, json.dumps(_isolated(act)).encode())
+            status = 0
+        finally:
+            if status:
+                traceback.print_exc()
+            os._exit(status)
+    os.close(write)
+    os.set_blocking(read, False)
+    answer = _read_until(read, time.monotonic() + patience)
+    os.close(read)
+    if answer is None:
+        os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    if not answer:
+        return None
+    told = json.loads(answer)
+    if "refused" in told:
+        raise Unsupported(
+            f"no namespace can be made to try it in: {told['refused']}",
+            hint="run it as root, or allow user namespaces (sysctl user.max_user_namespaces)",
+        )
+    return told["answer"]
+
+
+def _isolated(act: Callable[[], Any]) -> dict[str, Any]:
+    try:
+        isolate()
+    except OSError as error:
+        return {"refused": error.strerror}
+    return {"answer": act()}
+
+
+def _read_until(fd: int, until: float) -> bytes | None:
+    answer = b""
+    while time.monotonic() < until:
+        try:
+            chunk = os.read(fd, 65536)
+        except BlockingIOError:
+            time.sleep(0.01)
+            continue
+        if not chunk:
+            return answer
+        answer += chunk
+    return None
+
+
+def try_fault(fault_id: str) -> Trial:
+    """Inject a fault's example, measure it, recover it, look for residue; all in a child."""
+    try:
+        answer = in_child(lambda: asdict(_prepared(fault_id)))
+    except Unsupported as error:
+        return Trial(fault_id, works=False, why=f"{error.message}. {error.hint}")
+    if answer is None:
+        return Trial(fault_id, works=False, why="the trial did not come to an end")
+    return Trial(**answer)
+
+
+def _prepared(fault_id: str) -> Trial:
+    try:
+        return _try(fault_id)
+    except OSError as error:
+        why = f"the ground for it cannot be prepared: {error.strerror} ({error.filename})"
+        return Trial(fault_id, works=False, why=why)
+
+
+def _try(fault_id: str) -> Trial:
+    fault = registry.get(fault_id)
+    with (
+        tempfile.TemporaryDirectory(prefix="faultline-store.") as state,
+        ground(fault.example, fault.scratch) as params,
+        Injector(Path(state)) as injector,
+    ):
+        try:
+            read = fault.params_type().read_text(params).model_dump(mode="json", exclude_unset=True)
+            record = injector.inject(Order(fault_id, read, Duration.parse("1m")))
+            engine = "+".join(step.change.kind for step in record.steps)
+            reading = injector.observe(record.uid)
+            record = injector.recover(record.uid)
+            left = injector.residue(record.uid)
+        except FaultlineError as error:
+            return Trial(fault_id, works=False, why=f"{error.message}. {error.hint}".rstrip(". "))
+        finally:
+            keepers.retire(injector.store)
+        if record.end is End.PERSON or left:
+            return Trial(
+                fault_id, works=False, engine=engine, why="; ".join(left) or str(record.end)
+            )
+        return Trial(
+            fault_id,
+            works=reading.effect == "effective",
+            effect=str(reading.effect),
+            measured=reading.measured,
+            engine=engine,
+            why=reading.reason,
+        )

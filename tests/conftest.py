@@ -1,0 +1,211 @@
+"""What every test shares: markers for what a machine may lack, and the residue check.
+
+A test that cannot run here is skipped with its reason. Tests marked `both_kernels` run here and
+once more in the second kernel (tests/second_kernel), so what one lacks the other one shows.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from faultline.kernel import procfs, syscalls
+from faultline.testing import plugin, residue
+
+SUITE = "FAULTLINE_SUITE"
+SECOND_KERNEL = "FAULTLINE_SECOND_KERNEL"
+WATCHED = (Path("/dev/shm"), Path("/etc"), Path("/var/tmp"))
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+_skipped: dict[str, str] = {}  # both_kernels tests that this kernel could not run: id -> reason
+
+
+def _tried(act: Callable[[], None]) -> str:
+    """Try `act` in a child process: '' if it worked, else why not."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            act()
+            os.write(writer, b"ok")
+        except OSError as error:
+            os.write(writer, str(error).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        told = pipe.read().decode()
+    os.waitpid(pid, 0)
+    return "" if told == "ok" else told or "the child died"
+
+
+@cache
+def _root() -> str:
+    return "" if os.geteuid() == 0 else "needs root: sudo ./run test"
+
+
+@cache
+def _netns() -> str:
+    failed = _tried(lambda: syscalls.unshare(syscalls.Namespace.NET))
+    return failed and f"needs a network namespace: {failed}"
+
+
+def _enter_user_namespace() -> None:
+    if os.geteuid() == 0:
+        os.setgroups([])
+        os.setresgid(65534, 65534, 65534)
+        os.setresuid(65534, 65534, 65534)
+        syscalls.set_dumpable(True)  # the kernel made /proc/self root's when the user changed
+    user, group = os.geteuid(), os.getegid()
+    syscalls.unshare(syscalls.Namespace.USER | syscalls.Namespace.NET)
+    Path("/proc/self/uid_map").write_text(f"0 {user} 1")
+    Path("/proc/self/setgroups").write_text("deny")
+    Path("/proc/self/gid_map").write_text(f"0 {group} 1")
+
+
+@cache
+def _userns() -> str:
+    failed = _tried(_enter_user_namespace)
+    return failed and f"needs user namespaces for ordinary users: {failed}"
+
+
+@cache
+def _second_kernel() -> str:
+    path = os.environ.get(SECOND_KERNEL, "")
+    if os.access(path, os.X_OK):
+        return ""
+    return f"needs a second kernel: {SECOND_KERNEL} names the program that runs a command in it"
+
+
+@cache
+def _browser() -> str:
+    return "" if any(map(shutil.which, BROWSERS)) else "needs a browser: install chromium"
+
+
+@cache
+def _prometheus() -> str:
+    return "" if shutil.which("prometheus") else "needs Prometheus: install prometheus"
+
+
+MISSING: dict[str, Callable[[], str]] = {
+    "needs_root": _root,
+    "needs_netns": _netns,
+    "needs_userns": _userns,
+    "needs_second_kernel": _second_kernel,
+    "needs_browser": _browser,
+    "needs_prometheus": _prometheus,
+}
+MARKERS = {
+    "needs_root": "acts on the kernel as root",
+    "needs_netns": "makes a network namespace of its own",
+    "needs_userns": "works as an ordinary user in a user namespace",
+    "needs_second_kernel": f"starts the second kernel that {SECOND_KERNEL} names",
+    "needs_browser": "looks at a page in Chromium",
+    "needs_prometheus": "asks a real Prometheus",
+    "both_kernels": "runs in this kernel and once more in the second one",
+    "slow": "takes more than a few seconds; runs last (leave out with -m 'not slow')",
+    "full": "runs only with --full",
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("faultline suite")
+    group.addoption("--full", action="store_true", help="run everything, with the full matrices")
+    group.addoption(
+        "--no-residue",
+        action="store_true",
+        help="do not compare the machine before and after (other work is going on here)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for name, meaning in MARKERS.items():
+        config.addinivalue_line("markers", f"{name}: {meaning}")
+    os.environ[SUITE] = uuid.uuid4().hex
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # Started in the background: what tests start would ignore the interrupts that they send.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if not config.pluginmanager.has_plugin("faultline"):  # the package is not installed here
+        config.pluginmanager.register(plugin, "faultline")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        for name, missing in MISSING.items():
+            if item.get_closest_marker(name) and (reason := missing()):
+                item.add_marker(pytest.mark.skip(reason=reason))
+        if item.get_closest_marker("full") and not config.getoption("--full"):
+            item.add_marker(pytest.mark.skip(reason="runs with --full"))
+    # The second kernel comes last: it is compared with what was skipped here.
+    items.sort(
+        key=lambda item: (
+            item.get_closest_marker("needs_second_kernel") is not None,
+            item.get_closest_marker("slow") is not None,
+        )
+    )
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.skipped and "both_kernels" in report.keywords:
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        _skipped[report.nodeid] = reason.removeprefix("Skipped: ")
+
+
+@pytest.fixture(scope="session")
+def skipped_here() -> dict[str, str]:
+    """The tests marked `both_kernels` that this kernel could not run, with the reason."""
+    return _skipped
+
+
+def _of_this_run() -> list[procfs.Process]:
+    return procfs.find_by_environment(SUITE, os.environ[SUITE])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_state() -> Iterator[None]:
+    """No test ever uses the machine's own journal: each run has a store of its own."""
+    before = os.environ.get("FAULTLINE_STATE")
+    folder = tempfile.mkdtemp(prefix="faultline-suite-")
+    os.environ["FAULTLINE_STATE"] = folder
+    yield
+    until = time.monotonic() + 20
+    while keepers := [each for each in _of_this_run() if each.name.startswith("fl-keeper")]:
+        if time.monotonic() > until:
+            pytest.fail(f"keepers that hold nothing did not end: {keepers}", pytrace=False)
+        time.sleep(0.1)
+    shutil.rmtree(folder)
+    if before is None:
+        del os.environ["FAULTLINE_STATE"]
+    else:
+        os.environ["FAULTLINE_STATE"] = before
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_residue(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The machine is the same before and after each module; a difference names the module.
+
+    Not with parallel workers: each would see what the others are doing.
+    """
+    if request.config.getoption("--no-residue") or "PYTEST_XDIST_WORKER" in os.environ:
+        yield
+        return
+    folders = WATCHED  # a test's own scratch folder goes as a whole; it looks there itself
+    ours = (SUITE, os.environ[SUITE])
+    before = residue.snapshot(folders=folders, environment=ours)
+    yield
+    left = residue.wait_clean(before, folders=folders, environment=ours)
+    # A process of ours that has gone is no residue; it belonged to somebody else's work.
+    if left := [line for line in left if not line.startswith("- process:")]:
+        name = request.node.nodeid
+        pytest.fail(
+            f"{name} changed the machine and left it so:\n" + "\n".join(left), pytrace=False
+        )
