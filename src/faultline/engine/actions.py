@@ -1,0 +1,151 @@
+"""Carrying out actions: each is safe to repeat, because the engine may die between doing and
+knowing.
+
+Injecting looks into the journal first: a fault that an earlier engine injected is adopted, one that
+it left half made is undone. Undoing what was never recorded is an answer, not an error.
+"""
+
+from __future__ import annotations
+
+import time
+
+from faultline.api.experiment import FaultNode
+from faultline.api.run import ChangeStatus, Failure, Run
+from faultline.changes.model import Record, State, StepState
+from faultline.engine import probing
+from faultline.engine.model import (
+    MARGIN,
+    Action,
+    Admitted,
+    Answer,
+    Do,
+    Injected,
+    Now,
+    Recovered,
+    Result,
+    fault_uid,
+)
+from faultline.engine.ports import FaultOrder, Injecting, Tools
+from faultline.errors import ApplyFailed, Bug, FaultlineError
+from faultline.kernel import clock
+from faultline.units import Duration
+
+
+def instant() -> Now:
+    """Now, on all clocks."""
+    return Now(time.time(), clock.now(), clock.boot_id())
+
+
+def carry_out(run: Run, action: Action, tools: Tools) -> Result:
+    """Do one action; whatever happens becomes its result."""
+    try:
+        answer = _perform(run, action, tools)
+    except FaultlineError as error:
+        return Result(action.id, instant(), error=failure(error))
+    except OSError as error:
+        wrapped = ApplyFailed(f"{action.do} {action.node}: {error.strerror or error}")
+        return Result(action.id, instant(), error=failure(wrapped))
+    except Exception as error:  # noqa: BLE001 (the loop of the engine: the unforeseen leads to undoing)
+        unforeseen = Bug(f"{action.do} {action.node}: {type(error).__name__}: {error}")
+        return Result(action.id, instant(), error=failure(unforeseen))
+    return Result(action.id, instant(), answer)
+
+
+def failure(error: FaultlineError) -> Failure:
+    """An error as data."""
+    return Failure(
+        code=error.code, message=error.message, hint=error.hint, exit_code=error.exit_code
+    )
+
+
+def order_for(run: Run, node: FaultNode) -> FaultOrder:
+    """What is asked of the injector: a little longer than the experiment wants, as a safety net."""
+    return FaultOrder(
+        fault=node.fault,
+        params=node.params,
+        duration=Duration(node.duration + MARGIN),
+        uid=fault_uid(run.metadata.uid, node.name),
+        allow=frozenset(node.allow),
+        creator=run.spec.creator or f"run {run.metadata.name}",
+    )
+
+
+def _perform(run: Run, action: Action, tools: Tools) -> Answer:
+    spec = run.spec.resolved
+    if action.do is Do.PROBE:
+        probe = next(one for one in spec.probes if one.name == action.node)
+        return tools.prober.measure(probe, probing.timeout_of(spec.guards, probe))
+    if action.do is Do.START_TRAFFIC:
+        tools.traffic.start(next(one for one in spec.traffic if one.name == action.node))
+        return None
+    if action.do is Do.STOP_TRAFFIC:
+        return tools.traffic.stop(action.node)
+    with tools.injector() as injector:
+        if action.do is Do.ADMIT:
+            return _admit(run, injector, tools)
+        node = next(one for one in spec.faults if one.name == action.node)
+        return _fault(run, node, action.do, injector)
+
+
+def _fault(run: Run, node: FaultNode, do: Do, injector: Injecting) -> Answer:
+    order = order_for(run, node)
+    if do is Do.INJECT:
+        return _inject(order, injector)
+    if do is Do.OBSERVE:
+        return injector.observe(order.uid)
+    if do is Do.RECOVER:
+        return _recover(order.uid, injector)
+    if injector.find(order.uid) is None:
+        return ()
+    return tuple(injector.residue(order.uid))
+
+
+def _admit(run: Run, injector: Injecting, tools: Tools) -> Admitted:
+    changes: dict[str, list[ChangeStatus]] = {}
+    for node in run.spec.resolved.faults:
+        planned = injector.changes(order_for(run, node))
+        changes[node.name] = [
+            ChangeStatus(describe=does, undo=undo, state=str(StepState.PLANNED))
+            for does, undo in planned
+        ]
+    return Admitted(tools.environment(), tools.engines(), changes)
+
+
+def _inject(order: FaultOrder, injector: Injecting) -> Injected:
+    known = injector.find(order.uid)
+    if known is None:
+        record = injector.inject(order)
+        return Injected(record.deadline, changes_of(record, injector), record.state is State.ENDED)
+    if known.state in (State.ACTIVE, State.ENDED):
+        ended = known.state is State.ENDED
+        return Injected(known.deadline, changes_of(known, injector), ended, adopted=True)
+    injector.recover(order.uid)
+    raise ApplyFailed(
+        f"{order.uid} was being injected when its engine died (it was {known.state})",
+        hint="what had been made is undone",
+    )
+
+
+def _recover(uid: str, injector: Injecting) -> Recovered:
+    known = injector.find(uid)
+    if known is None:
+        return Recovered("nothing to undo", note="it was never recorded")
+    by_itself = known.state is State.ENDED
+    record = injector.recover(uid)
+    note = record.note if record.end and str(record.end) == "needs a person" else ""
+    if by_itself:
+        note = f"it had ended already: {record.end}"
+    return Recovered(str(record.end or "needs a person"), changes_of(record, injector), note)
+
+
+def changes_of(record: Record, injector: Injecting) -> list[ChangeStatus]:
+    """The steps of a record for people."""
+    found: list[ChangeStatus] = []
+    for step, (does, undo) in zip(record.steps, injector.describe(record), strict=True):
+        outcome = ""
+        if step.outcome is not None:
+            outcome = (
+                f"{step.outcome.end}{f': {step.outcome.detail}' if step.outcome.detail else ''}"
+            )
+        found.append(ChangeStatus(describe=does, undo=undo, state=str(step.state), outcome=outcome))
+    return found

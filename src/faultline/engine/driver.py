@@ -1,0 +1,183 @@
+"""Drives runs: asks the reconciler, writes down what it decides, carries it out, and sleeps until
+it matters.
+
+Written first, done second: an action is in the store before it is started, so the next engine finds
+it. One engine per run, by a lock that the kernel releases when its holder dies.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import queue
+import signal
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from faultline.api.run import Phase, Point, Run
+from faultline.api.traffic import TrafficSecond
+from faultline.engine import actions
+from faultline.engine.model import SECOND, Action, Facts, Now, Result
+from faultline.engine.ports import Tools
+from faultline.engine.reconcile import reconcile
+from faultline.errors import Conflict
+from faultline.stores.model import Stale, Store
+
+Listener = Callable[[Run, Point], None]
+"""Called for everything that happens, as it happens, in the thread of the driver."""
+
+LONGEST_SLEEP = 1.0
+"""Seconds after which the driver looks for wishes of others and for traffic, whatever happens."""
+
+
+class Driver:
+    """Carries out one run. `drive` returns when the run has ended."""
+
+    def __init__(
+        self, store: Store, name: str, tools: Tools, locks: Path, listener: Listener | None = None
+    ) -> None:
+        self.store = store
+        self.name = name
+        self.tools = tools
+        self.locks = locks
+        self.listener = listener
+        self.interrupt = ""
+        self._results: queue.SimpleQueue[Result | None] = queue.SimpleQueue()
+        self._pending: list[Result] = []
+        self._flying: set[str] = set()
+        self._told = 0
+
+    def stop(self, why: str) -> None:
+        """Abort: undo everything, then return from `drive`. Safe in signal handlers and threads."""
+        self.interrupt = self.interrupt or why
+        self._results.put(None)
+
+    def drive(self) -> Run:
+        """Go on with the run until it has ended."""
+        with self._only_one(), self._signals():
+            run = self.store.get(Run, self.name)
+            self._told = len(run.status.timeline)
+            resumed = run.status.started is not None
+            try:
+                while run.status.phase is not Phase.ENDED:
+                    run = self._once(run, resumed)
+                    resumed = False
+            finally:
+                self.tools.prober.close()
+                self.tools.traffic.close()
+            return run
+
+    # ------------------------------------------------------------------ one look
+
+    def _once(self, run: Run, resumed: bool) -> Run:
+        facts = Facts(tuple(self._pending), self._traffic(run), self.interrupt, resumed)
+        now = actions.instant()
+        run, wanted, wake_ns = self._decide(run, facts, now)
+        self._pending = []
+        self._tell(run)
+        for action in wanted:
+            if action.id not in self._flying:
+                self._start(run, action)
+        self._flying &= {action.id for action in wanted}
+        if run.status.phase is not Phase.ENDED:
+            self._sleep(wake_ns)
+        return run
+
+    def _decide(
+        self, run: Run, facts: Facts, now: Now
+    ) -> tuple[Run, tuple[Action, ...], int | None]:
+        """Decide and write it down; if somebody else wrote the run meanwhile, decide again."""
+        while True:
+            decision = reconcile(run, facts, now)
+            if decision.status == run.status:
+                return run, decision.actions, decision.wake_ns
+            try:
+                written = self.store.write_status(
+                    run.model_copy(update={"status": decision.status})
+                )
+            except Stale:
+                run = self.store.get(Run, self.name)
+                continue
+            return written, decision.actions, decision.wake_ns
+
+    def _traffic(self, run: Run) -> dict[str, tuple[TrafficSecond, ...]]:
+        found: dict[str, tuple[TrafficSecond, ...]] = {}
+        for one in run.status.traffic:
+            if one.started is not None:
+                last = one.seconds[-1].at if one.seconds else 0.0
+                found[one.name] = tuple(self.tools.traffic.seconds(one.name, last))
+        return found
+
+    def _tell(self, run: Run) -> None:
+        for point in run.status.timeline[self._told :]:
+            if self.listener is not None:
+                self.listener(run, point)
+        self._told = len(run.status.timeline)
+
+    def _start(self, run: Run, action: Action) -> None:
+        """In a thread of its own: an action that hangs must not hold up an undo."""
+        self._flying.add(action.id)
+
+        def work() -> None:
+            self._results.put(actions.carry_out(run, action, self.tools))
+
+        threading.Thread(target=work, name=f"faultline {action.id}", daemon=True).start()
+
+    def _sleep(self, wake_ns: int | None) -> None:
+        left = LONGEST_SLEEP
+        if wake_ns is not None:
+            left = min(left, max(0.0, (wake_ns - actions.instant().boot_ns) / SECOND))
+        deadline = time.monotonic() + left
+        while True:
+            try:
+                result = self._results.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                return
+            if result is not None:
+                self._pending.append(result)
+            deadline = 0.0  # take what is there, then go on
+
+    # ------------------------------------------------------------------ one engine, signals
+
+    @contextmanager
+    def _only_one(self) -> Generator[None]:
+        self.locks.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = self.locks / f"{self.name}.run"
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.pread(descriptor, 32, 0).decode().strip() or "unknown"
+            os.close(descriptor)
+            raise Conflict(
+                f"run {self.name} is being carried out by process {holder}",
+                holder=self.name,
+                hint=f"follow it with `faultline watch`, or abort it: faultline abort {self.name}",
+            ) from error
+        try:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+            yield
+        finally:
+            os.close(descriptor)
+
+    @contextmanager
+    def _signals(self) -> Generator[None]:
+        """Ctrl-C and SIGTERM abort the run; the undo is not interrupted by a second one."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def handle(number: int, _frame: FrameType | None) -> None:
+            self.stop(f"interrupted by {signal.Signals(number).name}")
+
+        before = {each: signal.signal(each, handle) for each in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for each, handler in before.items():
+                signal.signal(each, handler)

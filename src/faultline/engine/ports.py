@@ -1,0 +1,97 @@
+"""What the engine needs from the layers below it, as protocols: tests drive it with doubles of
+these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from faultline.api.probe import Measurement, ProbeBase
+from faultline.api.run import Environment
+from faultline.api.traffic import TrafficFigures, TrafficSecond, TrafficSpec
+from faultline.changes.model import Record
+from faultline.injection.reading import Reading
+from faultline.units import Duration
+
+
+@dataclass(frozen=True, slots=True)
+class FaultOrder:
+    """One fault as the engine asks for it; the uid comes from the run, so asking twice is safe."""
+
+    fault: str
+    params: dict[str, Any]
+    duration: Duration
+    uid: str
+    allow: frozenset[str] = frozenset()
+    creator: str = ""
+
+
+class Injecting(Protocol):
+    """Injects, measures and undoes faults on this host. One instance is used by one thread."""
+
+    def changes(self, order: FaultOrder) -> list[tuple[str, str]]:
+        """What would be changed and how it is undone, for people; raises what injecting would
+        refuse.
+        """
+        ...
+
+    def inject(self, order: FaultOrder) -> Record: ...
+
+    def observe(self, uid: str) -> Reading: ...
+
+    def recover(self, uid: str) -> Record: ...
+
+    def residue(self, uid: str) -> list[str]: ...
+
+    def find(self, uid: str) -> Record | None: ...
+
+    def describe(self, record: Record) -> list[tuple[str, str]]:
+        """What each step of a record changed and how it is undone, for people."""
+        ...
+
+
+class Prober(Protocol):
+    """Measures all probes of one run; keeps between measurements what rates and logs need.
+
+    Probes may be measured from several threads at once, each one by one thread at a time.
+    """
+
+    def measure(self, spec: ProbeBase, timeout: Duration) -> Measurement:
+        """One measurement within `timeout`; what cannot be measured is an answer, not an error."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Generator(Protocol):
+    """The traffic of one run. Reading is from memory and returns at once."""
+
+    def start(self, spec: TrafficSpec) -> None: ...
+
+    def seconds(self, name: str, after: float) -> list[TrafficSecond]:
+        """The complete seconds that began later than `after` (seconds since 1970), oldest first."""
+        ...
+
+    def figures(self, name: str, window: Duration | None) -> TrafficFigures | None:
+        """The last `window` of it, or all of it after warm-up; None before there is any."""
+        ...
+
+    def stop(self, name: str) -> TrafficFigures | None:
+        """Stop it and wait for the answers that are under way; harmless if it does not run."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """Everything that acts, for one run."""
+
+    injector: Callable[[], AbstractContextManager[Injecting]]
+    prober: Prober
+    traffic: Generator
+    environment: Callable[[], Environment]
+    engines: Callable[[], dict[str, str]]

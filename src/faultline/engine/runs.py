@@ -1,0 +1,191 @@
+"""Runs as commands see them: check a document, start, follow, resume, abort, list."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+from faultline.api import admission
+from faultline.api.document import Problem, invalid_document, parse, problems_of, read
+from faultline.api.experiment import Experiment
+from faultline.api.kinds import KINDS, kind_of
+from faultline.api.model import Metadata
+from faultline.api.run import Phase, Run, RunSpec, Verdict
+from faultline.changes.store import open_store
+from faultline.engine.driver import Driver, Listener
+from faultline.engine.ports import Tools
+from faultline.errors import InvalidDocument, UnknownName, UsageError
+from faultline.stores.model import Exists, Stale, Store
+from faultline.stores.sql import SqlStore
+
+ToolsFactory = Callable[[], Tools]
+
+_EXIT = {
+    Verdict.HELD: 0,
+    Verdict.NOT_EFFECTIVE: 4,
+    Verdict.NOT_MEASURED: 4,
+    Verdict.BROKE: 5,
+    Verdict.ERROR: 1,
+}
+
+
+def load(path: Path, values: dict[str, Any] | None = None) -> Experiment:
+    """Read an experiment with its parameters filled in; raises InvalidDocument or UsageError."""
+    data = parse(_text(path), str(path))
+    if kind_of(data, str(path)) != "Experiment":
+        raise InvalidDocument(f"{path} is a {data['kind']}, not an Experiment")
+    return admission.resolve(data, values or {}, str(path))
+
+
+def validate(path: Path, check_fault: admission.CheckFault) -> list[Problem]:
+    """Everything that is wrong with a document of any kind; empty if it is right."""
+    try:
+        data = parse(_text(path), str(path))
+        kind = kind_of(data, str(path))
+    except InvalidDocument as error:
+        return [Problem("document", error.message)]
+    if kind == "Experiment":
+        return admission.problems(data, check_fault)
+    try:
+        read(KINDS[kind], data, str(path))
+    except InvalidDocument as error:
+        from pydantic import ValidationError
+
+        cause = error.__cause__
+        if isinstance(cause, ValidationError):
+            return problems_of(cause, data)
+        return [Problem("document", error.message)]
+    if kind == "Fault":
+        spec: dict[str, Any] = data["spec"]
+        found = check_fault(spec["fault"], spec.get("params", {}))
+        return [Problem(f"spec.{one.path}", one.expected, one.given) for one in found]
+    return []
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidDocument(f"{path} cannot be read: {error}") from error
+
+
+class Runs:
+    """The runs of this host. A context manager; used by one thread."""
+
+    def __init__(
+        self,
+        state: Path | None = None,
+        tools: ToolsFactory | None = None,
+        check_fault: admission.CheckFault | None = None,
+    ) -> None:
+        folders = open_store(state)
+        self.store: Store = SqlStore(folders.state / "resources.db")
+        self._locks = folders.run / "locks"
+        self._state = state
+        self._tools = tools
+        self._check = check_fault
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.store.close()
+
+    def create(
+        self, experiment: Experiment, values: dict[str, Any] | None = None, creator: str = ""
+    ) -> Run:
+        """Write down a new run of an experiment; raises InvalidDocument if it cannot be right."""
+        name = experiment.metadata.name
+        wrong = list(admission.check(experiment.spec, self._check or _host_check()))
+        if wrong:
+            raise invalid_document(f"experiment {name}", wrong)
+        spec = RunSpec(
+            experiment=name, resolved=experiment.spec, parameters=values or {}, creator=creator
+        )
+        labels = {**experiment.metadata.labels, "experiment": name}
+        while True:
+            meta = Metadata(name=f"{name[:200]}-{secrets.token_hex(3)}", labels=labels)
+            try:
+                return self.store.create(Run(metadata=meta, spec=spec))
+            except Exists:
+                continue
+
+    def driver(self, name: str, listener: Listener | None = None) -> Driver:
+        """What carries out a run or goes on with it; `drive()` it, `stop(why)` aborts it."""
+        self.store.get(Run, name)
+        tools = self._tools() if self._tools else _host_tools(self._state)
+        return Driver(self.store, name, tools, self._locks, listener)
+
+    def start(
+        self,
+        experiment: Experiment,
+        values: dict[str, Any] | None = None,
+        listener: Listener | None = None,
+        creator: str = "",
+    ) -> Run:
+        """Create a run and carry it out to its end."""
+        return self.driver(self.create(experiment, values, creator).metadata.name, listener).drive()
+
+    def resume(self, name: str = "", listener: Listener | None = None) -> Run:
+        """Go on with a run whose engine died: the named one, else the latest that has not ended.
+
+        Raises Conflict if an engine carries it out, UnknownName if there is nothing to resume.
+        """
+        if not name:
+            waiting = self.unfinished()
+            if not waiting:
+                raise UnknownName("there is no run that has not ended")
+            name = waiting[0].metadata.name
+        run = self.get(name)
+        if run.status.phase is Phase.ENDED:
+            raise UsageError(f"run {name} has ended: {run.status.verdict}")
+        return self.driver(name, listener).drive()
+
+    def get(self, name: str) -> Run:
+        """One run, with everything for its report; raises UnknownName."""
+        return self.store.get(Run, name)
+
+    def list(self, limit: int | None = None) -> list[Run]:
+        """Runs, newest first."""
+        return self.store.list(Run, limit=limit)
+
+    def unfinished(self) -> list[Run]:
+        """Runs that have not ended, newest first."""
+        return [run for run in self.store.list(Run) if run.status.phase is not Phase.ENDED]
+
+    def abort(self, name: str, why: str) -> Run:
+        """Ask the engine of a run to undo everything and end it."""
+        while True:
+            run = self.store.get(Run, name)
+            wish = run.spec.model_copy(update={"abort": why})
+            try:
+                return self.store.update(run.model_copy(update={"spec": wish}))
+            except Stale:
+                continue
+
+
+def exit_code(run: Run) -> int:
+    """What a command that carried out this run exits with (documented in the reference)."""
+    status = run.status
+    if any(fault.end == "needs a person" for fault in status.faults):
+        return 6
+    if status.verdict is None:
+        return 1
+    if status.verdict is Verdict.ERROR and status.failures:
+        return status.failures[0].exit_code
+    by = {"guard": 8, "user": 130}.get(status.aborted_by)
+    return by if by is not None else _EXIT[status.verdict]
+
+
+def _host_check() -> admission.CheckFault:
+    from faultline.engine import wiring
+
+    return wiring.check_fault
+
+
+def _host_tools(state: Path | None) -> Tools:
+    from faultline.engine import wiring
+
+    return wiring.host_tools(state)

@@ -1,0 +1,110 @@
+"""The verdict of a run: one of five, from what was measured alone, and never rounded."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from faultline.api.probe import ProbeBase
+from faultline.api.run import Phase, ProbeStatus, Verdict
+from faultline.engine import lifecycle
+from faultline.engine.draft import Draft
+
+Answer = Literal["held", "broke", "not measured"]
+
+
+def settle(draft: Draft) -> None:
+    """Judge every probe, then the run. Done once, when everything is undone."""
+    for spec, probe in zip(draft.spec.probes, draft.status.probes, strict=True):
+        counted = [sample for sample in probe.samples if sample.counted]
+        known = [sample for sample in counted if sample.ok is not None]
+        if known:
+            probe.held_ratio = sum(1 for sample in known if sample.ok) / len(counted)
+        probe.verdict = _probe(draft, spec, probe)
+        if not probe.text and probe.verdict != "held":
+            probe.text = probe.samples[-1].text if probe.samples else "it was never measured"
+    draft.status.verdict, draft.status.reason = _run(draft)
+    draft.point("verdict", f"{draft.status.verdict}: {draft.status.reason}")
+
+
+def _probe(draft: Draft, spec: ProbeBase, probe: ProbeStatus) -> Answer:
+    if spec.mode in ("continuous", "during"):
+        if probe.failed_at is not None:
+            return "broke"
+        known = any(sample.counted and sample.ok is not None for sample in probe.samples)
+        return "held" if known and not probe.blinded else "not measured"
+    reached = Phase.INJECTION if spec.mode == "start" else Phase.COOLDOWN
+    if not any(phase.phase is reached for phase in draft.status.phases):
+        return "not measured"
+    if spec.mode == "start":
+        return "held" if any(sample.ok for sample in probe.samples) else "not measured"
+    if probe.good >= spec.success_count:
+        return "held"
+    last = [sample.ok for sample in probe.samples if sample.counted][-1:]
+    return "broke" if last == [False] and probe.taken > probe.taken_before else "not measured"
+
+
+def _run(draft: Draft) -> tuple[Verdict, str]:
+    status = draft.status
+    for fault in status.faults:
+        if fault.end is not None and fault.end not in lifecycle.SETTLED:
+            return Verdict.ERROR, f"{fault.name} is not undone: {fault.error or fault.end}"
+    if status.failures:
+        return Verdict.ERROR, status.failures[0].message
+    for fault in status.faults:
+        if fault.effect == "ineffective":
+            reading = fault.reading or {}
+            seen = f"asked {reading.get('asked')}, measured {reading.get('measured')}"
+            return (
+                Verdict.NOT_EFFECTIVE,
+                f"{fault.name} had no effect: {reading.get('reason') or seen}",
+            )
+    begun = [fault for fault in status.faults if fault.started is not None]
+    blind = [fault.name for fault in begun or status.faults if fault.effect != "effective"]
+    if blind:
+        why = status.stopped or "the effect could not be measured"
+        return Verdict.NOT_MEASURED, f"{', '.join(blind)}: {why}"
+    return _hypothesis(draft)
+
+
+def _hypothesis(draft: Draft) -> tuple[Verdict, str]:
+    probes = {probe.name: probe for probe in draft.status.probes}
+    asked = [probes[name] for name in draft.spec.hypothesis.probes]
+    for probe in asked:
+        if probe.verdict == "broke":
+            return (
+                Verdict.BROKE,
+                f"{probe.name} did not hold{f': {probe.text}' if probe.text else ''}",
+            )
+    if draft.status.stopped:
+        return Verdict.NOT_MEASURED, f"ended early: {draft.status.stopped}"
+    missing = _not_discovered(draft)
+    if missing:
+        return Verdict.BROKE, missing
+    for probe in asked:
+        if probe.verdict != "held":
+            return Verdict.NOT_MEASURED, f"{probe.name} was not measured: {probe.text}"
+    for name in draft.spec.steady_state:
+        probe = probes[name]
+        last = probe.samples[-1].ok if probe.samples else None
+        if probe.taken == probe.taken_before or last is None:
+            return Verdict.NOT_MEASURED, f"after recovery {name} was not measured: {probe.text}"
+        if not last:
+            return (
+                Verdict.BROKE,
+                f"after recovery {name} did not hold again: {probe.samples[-1].text}",
+            )
+    return Verdict.HELD, draft.spec.hypothesis.text
+
+
+def _not_discovered(draft: Draft) -> str:
+    discovery = draft.spec.discovery
+    if discovery is None or discovery.within is None:
+        return ""
+    found = draft.status.discovered_at
+    if found is None:
+        return f"it was not discovered: {discovery.probe} never held"
+    began = min(f.effective_at for f in draft.status.faults if f.effective_at is not None)
+    took = found - began
+    if took > discovery.within.seconds:
+        return f"it was discovered after {took:.1f} s, expected within {discovery.within}"
+    return ""

@@ -1,0 +1,118 @@
+"""The log probe: new lines that match, followed over rotation and truncation.
+
+The file is known by its device and inode. When another file has its name, the rest of the old one
+is read first and then the new one from its beginning. When it has become shorter, or the bytes
+before our position are not those that we read, it was emptied in place: it is read from the start.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+
+from faultline.api.probe import LogProbe, Measurement
+from faultline.errors import ObserveFailed
+from faultline.probes import prober
+from faultline.probes.limit import Limit
+from faultline.probes.prober import Figures
+
+_CHUNK = 1 << 20
+_LONGEST = 1 << 16  # bytes of a line; what is longer is judged in pieces
+_MEMORY = 64  # bytes before the position, by which a rewritten file is known
+
+
+@dataclass(slots=True)
+class _Open:
+    """A file that is being followed."""
+
+    fd: int
+    key: tuple[int, int]  # device and inode
+    position: int
+    before: bytes = b""  # the last bytes before the position
+    rest: bytes = b""  # the beginning of a line that is not complete yet
+
+
+class Prober(prober.Prober[LogProbe]):
+    """Its value is the number of matching lines since the start, or per second."""
+
+    def __init__(self, spec: LogProbe, traffic: Figures | None = None) -> None:
+        super().__init__(spec, traffic)
+        self._pattern = re.compile(spec.pattern)
+        self._matches = 0
+        self._last = ""
+        self._at = monotonic()
+        self._file: _Open | None = None
+        if Path(spec.path).exists():
+            self._file = self._open()
+            self._skip_to_end(self._file)
+
+    def look(self, limit: Limit) -> Measurement:
+        before = self._matches
+        self._follow(limit)
+        found, at = self._matches - before, monotonic()
+        elapsed, self._at = at - self._at, at
+        value = float(self._matches)
+        if self.spec.count_as == "rate":
+            value = found / max(elapsed, 1e-3)
+        text = f"{found} new, {self._matches} in all" + (f": {self._last}" if found else "")
+        result = {"total": self._matches, "new": found, "line": self._last}
+        return Measurement(value=value, ok=True, text=text, result=result)
+
+    def _open(self) -> _Open:
+        try:
+            fd = os.open(self.spec.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            raise ObserveFailed(f"{self.spec.path}: {error.strerror}") from error
+        status = os.fstat(fd)
+        return _Open(fd, (status.st_dev, status.st_ino), 0)
+
+    def _skip_to_end(self, file: _Open) -> None:
+        file.position = os.fstat(file.fd).st_size
+        file.before = os.pread(file.fd, _MEMORY, max(0, file.position - _MEMORY))
+
+    def _follow(self, limit: Limit) -> None:
+        if self._file is not None:
+            self._read(self._file, limit)
+        try:
+            status = Path(self.spec.path).stat()
+        except FileNotFoundError:
+            if self._file is None:
+                raise ObserveFailed(f"{self.spec.path} does not exist") from None
+            return  # moved away; the next file under this name is yet to come
+        if self._file is not None and self._file.key == (status.st_dev, status.st_ino):
+            return
+        if self._file is not None:
+            self._read(self._file, limit)  # what was written between reading and looking
+            self._judge(self._file.rest)  # its last line gets no end any more
+            os.close(self._file.fd)
+        self._file = self._open()
+        self._read(self._file, limit)
+
+    def _read(self, file: _Open, limit: Limit) -> None:
+        held = os.pread(file.fd, len(file.before), file.position - len(file.before))
+        if os.fstat(file.fd).st_size < file.position or held != file.before:
+            file.position, file.before, file.rest = 0, b"", b""
+        while data := os.pread(file.fd, _CHUNK, file.position):
+            file.position += len(data)
+            file.before = (file.before + data)[-_MEMORY:]
+            *lines, file.rest = (file.rest + data).split(b"\n")
+            for line in lines:
+                self._judge(line)
+            if len(file.rest) > _LONGEST:
+                self._judge(file.rest)
+                file.rest = b""
+            limit.left()  # a log that grows faster than it can be read is an answer too late
+
+    def _judge(self, line: bytes) -> None:
+        text = line.decode(errors="replace")
+        if line and self._pattern.search(text):
+            self._matches += 1
+            self._last = text[:200]
+
+    def close(self) -> None:
+        if self._file is not None:
+            os.close(self._file.fd)
+            self._file = None

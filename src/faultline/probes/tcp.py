@@ -1,0 +1,28 @@
+"""The tcp probe: whether a connection is accepted, and how soon."""
+
+from __future__ import annotations
+
+from time import monotonic
+
+from faultline.api.probe import Measurement, TcpProbe
+from faultline.probes import prober
+from faultline.probes.limit import Limit
+from faultline.probes.reach import connect
+
+
+class Prober(prober.Prober[TcpProbe]):
+    """Its value is the time until the connection is established; nothing is sent on it."""
+
+    def look(self, limit: Limit) -> Measurement:
+        begun = monotonic()
+        connection = connect(self.spec.host, self.spec.port, limit)
+        seconds = monotonic() - begun
+        address = str(connection.getpeername()[0])
+        connection.close()
+        return Measurement(
+            value=seconds,
+            ok=True,
+            latency=seconds,
+            text=f"connected to {address}",
+            result={"address": address},
+        )

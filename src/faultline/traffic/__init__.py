@@ -1,0 +1,1 @@
+"""Load on a target while an experiment runs, and what the clients of that load saw."""

@@ -1,0 +1,57 @@
+"""The growing record of a load: each second is merged and summed up once, when it is complete."""
+
+from __future__ import annotations
+
+from faultline.api.traffic import TrafficFigures, TrafficSecond
+from faultline.traffic import summary
+from faultline.traffic.histogram import Histogram
+from faultline.traffic.model import SECOND, Tick
+
+
+class Series:
+    """All complete seconds so far. Not safe for several threads at once."""
+
+    def __init__(self, warmup: int) -> None:
+        self._warmup = warmup  # ns; earlier seconds are on the curve but not in the total
+        self._ticks: list[Tick] = []
+        self._latency = Histogram()
+        self.seconds: list[TrafficSecond] = []
+
+    @property
+    def unanswered(self) -> int:
+        """Requests that waited at the end of the last second."""
+        return len(self._ticks[-1].waiting) if self._ticks else 0
+
+    def extend(self, said: list[list[Tick]], complete: int, started: float) -> None:
+        """Take over what the generators said of the seconds up to number `complete`."""
+        last = self._ticks[-1].index if self._ticks else -1
+        parts: dict[int, list[Tick]] = {}
+        for ticks in said:
+            for tick in reversed(ticks):
+                if tick.index <= last:
+                    break
+                if tick.index <= complete:
+                    parts.setdefault(tick.index, []).append(tick)
+        for index in sorted(parts):
+            tick = summary.merge(parts[index])
+            self._ticks.append(tick)
+            self.seconds.append(summary.second(tick, started))
+            if self._counts(tick):
+                self._latency.add(tick.latency)
+
+    def _counts(self, tick: Tick) -> bool:
+        return tick.index * SECOND >= self._warmup
+
+    def live(self, newest: int, seconds: int) -> TrafficFigures:
+        """The last `seconds`, warm-up or not, of which number `newest` has just ended.
+
+        What is unanswered counts with what it has waited. A second that is a little late may lack.
+        """
+        last = self._ticks[-1].index if self._ticks else -1
+        first = max(last, newest - 1) - seconds + 1
+        return summary.live([tick for tick in self._ticks[-seconds:] if tick.index >= first])
+
+    def totals(self) -> TrafficFigures:
+        """All of it after warm-up."""
+        ticks = [tick for tick in self._ticks if self._counts(tick)]
+        return summary.totals(ticks, self._latency, self._latency.encode())
