@@ -1,0 +1,244 @@
+"""`run`, `runs`, `report`, `validate`: experiments from a document to a report."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from faultline.cli import output
+from faultline.cli.session import state_folder, write
+from faultline.errors import InvalidDocument, InvalidParameter, Unsupported, UsageError
+
+if TYPE_CHECKING:
+    from faultline.api.run import Point, Run
+    from faultline.engine.runs import Runs
+
+
+def _runs() -> Runs:
+    from faultline.engine.runs import Runs
+
+    return Runs(state_folder())
+
+
+def _values(pairs: tuple[str, ...]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise InvalidParameter("--set", pair, "NAME=VALUE")
+        found[name] = value
+    return found
+
+
+@click.command()
+@click.argument("file", required=False, type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--set", "pairs", multiple=True, metavar="NAME=VALUE", help="Set a parameter.")
+@click.option("--resume", "resumed", is_flag=False, flag_value="latest", metavar="[RUN]",
+              help="Go on with a run whose engine died: this one, or the latest.")  # fmt: skip
+@click.option(
+    "--report", "file_out", type=click.Path(path_type=Path), help="Write the HTML report here."
+)
+@click.option("--no-report", is_flag=True, help="Write no report.")
+@output.format_option
+def run(
+    file: Path | None,
+    pairs: tuple[str, ...],
+    resumed: str | None,
+    file_out: Path | None,
+    no_report: bool,
+    form: str,
+) -> int:
+    """Carry out the experiment in FILE, tell the story as it happens, judge it, write its report.
+
+    Interrupting it (Ctrl-C) undoes every fault at once and ends the run.
+    """
+    if bool(file) == bool(resumed):
+        raise UsageError("name one: an experiment's FILE, or --resume")
+    if file:
+        return carry_out(file, _values(pairs), file_out, form, no_report=no_report)
+    with _runs() as kept:
+        return _drive(kept, _unfinished(kept, str(resumed)), file_out, form, no_report=no_report)
+
+
+def carry_out(
+    file: Path,
+    values: dict[str, Any],
+    target: Path | None = None,
+    form: str = "table",
+    *,
+    no_report: bool = False,
+) -> int:
+    """Carry out the experiment in a file; the exit status is its verdict's."""
+    from faultline.engine import runs as engine
+
+    with _runs() as kept:
+        made = kept.create(engine.load(file, values), values, _user())
+        return _drive(kept, made.metadata.name, target, form, no_report=no_report)
+
+
+def _drive(kept: Runs, name: str, target: Path | None, form: str, *, no_report: bool) -> int:
+    from faultline.engine import runs as engine
+
+    done = kept.driver(name, _Teller(quiet=form != "table").tell).drive()
+    written = None if no_report else _write_report(done, target)
+    _conclude(done, written, form)
+    return engine.exit_code(done)
+
+
+def _unfinished(kept: Runs, wanted: str) -> str:
+    if wanted != "latest":
+        return wanted
+    waiting = kept.unfinished()
+    if not waiting:
+        raise UsageError("there is no run to resume", hint="list them: faultline runs")
+    return waiting[0].metadata.name
+
+
+class _Teller:
+    """Prints each point of the timeline once, with the seconds since the first."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet = quiet
+        self.began = 0.0
+
+    def tell(self, _run: Run, point: Point) -> None:
+        """One more thing happened."""
+        if self.quiet:
+            return
+        self.began = self.began or point.at
+        said = output.harmless(f"{point.node}: {point.text}" if point.node else point.text)
+        click.echo(f"{point.at - self.began:7.2f}s  {point.event:<12} {said}")
+
+
+def _conclude(done: Run, target: Path | None, form: str) -> None:
+    if form != "table":
+        output.emit(done.model_dump(mode="json", by_alias=True), form)
+        return
+    from faultline.report import render
+
+    width = max(60, min(100, shutil.get_terminal_size((88, 24)).columns))
+    click.echo()
+    click.echo(render.text(done, width=width))
+    if target:
+        output.say(f"report: {target}", bold=True)
+
+
+def _write_report(done: Run, target: Path | None) -> Path:
+    from faultline.changes.store import open_store
+
+    if target is None:
+        folder = open_store(state_folder()).state / "reports"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        target = folder / f"{done.metadata.name}.html"
+    write(target, _html(done))
+    return target
+
+
+def _html(done: Run) -> str:
+    try:
+        from faultline.report import render
+
+        return render.html(done)
+    except ImportError as error:
+        raise Unsupported(
+            f"the report needs {error.name}",
+            hint="install it: pip install 'faultline[experiments]'",
+        ) from error
+
+
+def _user() -> str:
+    import getpass
+
+    return getpass.getuser()
+
+
+@click.command()
+@click.option("-l", "--limit", type=click.IntRange(1), default=20, show_default=True)
+@output.format_option
+def runs(limit: int, form: str) -> int:
+    """List the runs of experiments, newest first."""
+    with _runs() as kept:
+        found = kept.list(limit)
+    if form != "table":
+        output.emit([each.model_dump(mode="json", by_alias=True) for each in found], form)
+        return 0
+    rows = [_row(each) for each in found]
+    if rows:
+        click.echo(output.table(("RUN", "EXPERIMENT", "PHASE", "VERDICT", "WHY"), rows))
+    else:
+        click.echo("no runs")
+    return 0
+
+
+def _row(each: Run) -> tuple[str, ...]:
+    status = each.status
+    verdict = str(status.verdict or "-")
+    return each.metadata.name, each.spec.experiment, str(status.phase), verdict, status.reason or ""
+
+
+def _run_names(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    from faultline.engine.runs import Runs
+
+    state = ctx.find_root().params.get("state")
+    with Runs(Path(state) if state else None) as kept:
+        names = [each.metadata.name for each in kept.list(50)]
+    return [name for name in names if name.startswith(incomplete)]
+
+
+@click.command()
+@click.argument("name", metavar="[RUN]", required=False, shell_complete=_run_names)
+@click.option("-o", "--output", "target", type=click.Path(path_type=Path), help="Write it here.")
+@click.option(
+    "--as",
+    "kind",
+    type=click.Choice(["html", "text", "json"]),
+    help="In this form; html when it goes to a file, text when it is printed.",
+)
+def report(name: str | None, target: Path | None, kind: str | None) -> int:
+    """The report of RUN (the latest when not named): HTML to a file, or text in the terminal."""
+    from faultline.report import render
+
+    with _runs() as kept:
+        latest = kept.list(1)
+        if not name and not latest:
+            raise UsageError("there are no runs", hint="make one: faultline run FILE")
+        done = kept.get(name or latest[0].metadata.name)
+    kind = kind or ("html" if target else "text")
+    made = {"html": _html, "text": render.text, "json": render.json}[kind](done)
+    if target:
+        write(target, made)
+        click.echo(target)
+    else:
+        click.echo(made)
+    return 0
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@output.format_option
+def validate(files: tuple[Path, ...], form: str) -> int:
+    """Check documents of any kind without running them; each problem with its field's path."""
+    from faultline.engine import runs as engine
+    from faultline.engine import wiring
+
+    found = {str(file): engine.validate(file, wiring.check_fault) for file in files}
+    if form != "table":
+        output.emit(
+            {file: [vars_of(each) for each in problems] for file, problems in found.items()}, form
+        )
+    else:
+        for file, problems in found.items():
+            for each in problems:
+                given = f", not {each.given!r}" if each.given is not None else ""
+                click.echo(f"{file}: {each.path}: expected {each.expected}{given}")
+            if not problems:
+                click.echo(f"{file}: ok")
+    return InvalidDocument.exit_code if any(found.values()) else 0
+
+
+def vars_of(problem: Any) -> dict[str, Any]:
+    """A problem as data."""
+    return {"path": problem.path, "expected": problem.expected, "given": problem.given}

@@ -1,0 +1,222 @@
+"""Which panels a run gets: phases and faults as bars, then every probe and every load as curves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from faultline.report.chart import Frame, Panel, Tick, Wanted, panel
+from faultline.report.series import Point, Series
+from faultline.report.story import FaultStory, ProbeStory, Story, TrafficStory
+
+_TONES = {
+    "admission": 0,
+    "traffic": 1,
+    "steady state": 2,
+    "injection": 3,
+    "effect": 4,
+    "wait": 5,
+    "recovery": 6,
+    "recovery check": 7,
+    "cooldown": 8,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A stretch of time; start and width in percent of the run."""
+
+    start: float
+    width: float
+    kind: str
+    label: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """One fault over the run: the time it took to act, the effect, the time it took to go."""
+
+    name: str
+    fault: str
+    bars: tuple[Bar, ...]
+    edges: tuple[tuple[str, float | None], ...]
+    open: bool  # it has no recorded end
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseBar:
+    """One phase in the phase bar, with its number, since a word does not fit into a short one."""
+
+    number: int
+    name: str
+    bar: Bar
+    start: float
+    length: float | None
+    tone: int
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """The whole picture with one shared axis of seconds from the start."""
+
+    length: float
+    ticks: tuple[Tick, ...]
+    phases: tuple[PhaseBar, ...]
+    lanes: tuple[Lane, ...]
+    bands: tuple[Bar, ...]
+    panels: tuple[Panel, ...]
+    around: tuple[float, float] | None  # the stretch around the faults, percent: start and width
+
+
+def timeline(story: Story) -> Timeline:
+    """Everything that is drawn, in the order in which it is read."""
+    frame = Frame(max(story.length, 0.001))
+    panels = [_probe(frame, i, probe) for i, probe in enumerate(story.probes)]
+    for index, traffic in enumerate(story.traffic):
+        panels.extend(_traffic(frame, index, traffic))
+    lanes = tuple(_lane(frame, fault) for fault in story.faults)
+    return Timeline(
+        length=frame.length,
+        ticks=tuple(frame.ticks()),
+        phases=_phases(frame, story),
+        lanes=lanes,
+        bands=tuple(dict.fromkeys(bar for lane in lanes for bar in lane.bars)),
+        panels=tuple(panels),
+        around=_around(frame, story),
+    )
+
+
+def _bar(frame: Frame, start: float, end: float, kind: str, label: str = "") -> Bar:
+    left = frame.percent(start)
+    return Bar(left, max(round(frame.percent(end) - left, 3), 0.0), kind, label)
+
+
+def _phases(frame: Frame, story: Story) -> tuple[PhaseBar, ...]:
+    out: list[PhaseBar] = []
+    for number, phase in enumerate(story.phases, 1):
+        end = frame.length if phase.end is None else phase.end
+        length = None if phase.end is None else phase.end - phase.start
+        bar = _bar(frame, phase.start, end, "phase", phase.name)
+        out.append(
+            PhaseBar(number, phase.name, bar, phase.start, length, _TONES.get(phase.name, 9))
+        )
+    return tuple(out)
+
+
+def _lane(frame: Frame, fault: FaultStory) -> Lane:
+    edges = (
+        ("asked", fault.started),
+        ("effective", fault.effective),
+        ("recovery started", fault.recovery),
+        ("recovered", fault.recovered),
+    )
+    bars: list[Bar] = []
+    if fault.started is not None:
+        last = fault.recovered if fault.recovered is not None else frame.length
+        undo = fault.recovery if fault.recovery is not None else last
+        effective = fault.effective if fault.effective is not None else undo
+        bars.append(_bar(frame, fault.started, effective, "rising"))
+        bars.append(_bar(frame, effective, undo, "active"))
+        bars.append(_bar(frame, undo, last, "falling"))
+    kept = tuple(bar for bar in bars if bar.width > 0)
+    return Lane(
+        fault.name,
+        fault.fault,
+        kept,
+        edges,
+        open=fault.started is not None and fault.recovered is None,
+    )
+
+
+def _around(frame: Frame, story: Story) -> tuple[float, float] | None:
+    starts = [f.started for f in story.faults if f.started is not None]
+    if not starts:
+        return None
+    ends = [f.recovered for f in story.faults if f.recovered is not None] or [frame.length]
+    first, last = min(starts), max(ends)
+    air = max((last - first) * 0.15, frame.length * 0.02)
+    left, right = frame.percent(first - air), frame.percent(last + air)
+    return (left, round(right - left, 3)) if right - left < 90 else None
+
+
+def _probe(frame: Frame, index: int, probe: ProbeStory) -> Panel:
+    failures = tuple((s.at, s.value) for s in probe.failed)
+    note = ", ".join(part for part in (probe.kind, probe.figure) if part)
+    if not any(s.value is not None for s in probe.samples) and any(
+        s.ok is not None for s in probe.samples
+    ):
+        points: tuple[Point, ...] = tuple(
+            (s.at, None if s.ok is None else float(s.ok)) for s in probe.samples
+        )
+        series = Series("answer", points, "a", "steps")
+        wanted = Wanted(
+            f"probe{index}",
+            probe.name,
+            "",
+            (series,),
+            note=note,
+            failures=tuple((at, 0.0) for at, _ in failures),
+            labels=((1.0, "ok"), (0.0, "failed")),
+            size="low",
+        )
+        return panel(frame, wanted)
+    wanted = Wanted(
+        f"probe{index}",
+        probe.name,
+        probe.unit,
+        (Series("value", probe.points, "a"),),
+        note=note,
+        low=probe.low,
+        high=probe.high,
+        failures=failures,
+        log=probe.unit == "s",
+        empty="this probe has no sample",
+    )
+    return panel(frame, wanted)
+
+
+def _traffic(frame: Frame, index: int, load: TrafficStory) -> list[Panel]:
+    rows = load.rows
+    names = (("p50", "a"), ("p95", "b"), ("p99", "c"), ("max", "d"))
+    latency = tuple(
+        Series(name, tuple((r.at, getattr(r, name)) for r in rows), style) for name, style in names
+    )
+    rates = (
+        Series("sent", tuple((r.at, r.sent) for r in rows), "a"),
+        Series("answered", tuple((r.at, r.ok) for r in rows), "b"),
+        Series("errors", tuple((r.at, r.errors) for r in rows), "errors", "bars"),
+    )
+    out = [
+        panel(
+            frame,
+            Wanted(
+                f"latency{index}",
+                f"{load.name}: latency",
+                "s",
+                tuple(s for s in latency if s.values),
+                log=True,
+                size="tall",
+                empty="no request was answered",
+            ),
+        ),
+        panel(
+            frame,
+            Wanted(
+                f"rate{index}",
+                f"{load.name}: requests",
+                "/s",
+                tuple(s for s in rates if s.shape == "line" or any(s.values)) if rows else (),
+                note="per second",
+                empty="no request was sent",
+            ),
+        ),
+    ]
+    if load.doubtful:
+        lag = Series("lag", tuple((r.at, r.lag) for r in rows), "lag")
+        note = "how late the generator itself was"
+        out.append(
+            panel(
+                frame,
+                Wanted(f"lag{index}", f"{load.name}: own lag", "s", (lag,), note=note, size="low"),
+            )
+        )
+    return out

@@ -1,0 +1,99 @@
+"""The three renderings of a run. All are pure: the same document gives the same bytes."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json as codec
+import math
+from functools import lru_cache, partial
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from faultline.api.run import Run
+from faultline.report import page, panels, words
+from faultline.report.narrate import story
+from faultline.report.terminal import summary
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+_MANY = 12  # longer lists are folded
+
+
+def html(run: Run) -> str:
+    """One self-contained page: opens from disk, asks no network, prints, works without JavaScript.
+
+    Every text of the document is escaped; a content security policy allows no script but ours (by
+    its hash) and no request at all.
+    """
+    env = _environment()
+    told = story(run)
+    timeline = panels.timeline(told)
+    script = env.get_template("report.js").render()
+    return env.get_template("report.html").render(
+        story=told,
+        verdict=page.verdict(told),
+        sentence=page.sentence(told),
+        tiles=page.tiles(told),
+        answers=page.answers(told),
+        timeline=timeline,
+        tables=page.tables(timeline.panels, timeline.length),
+        drawn={"length": timeline.length, "panels": [p.data for p in timeline.panels]},
+        document=_strict(run.to_json()),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        many=_MANY,
+        effect=partial(words.answer, words.EFFECTS),
+        ending=partial(words.answer, words.ENDS),
+        outcome=page.outcome,
+        plural=words.plural,
+        significant=words.significant,
+    )
+
+
+def json(run: Run) -> str:
+    """The document itself, as strict JSON; `apiVersion` is its schema."""
+    return codec.dumps(_strict(run.to_json()), indent=2, ensure_ascii=False) + "\n"
+
+
+def text(run: Run, *, width: int = 88) -> str:
+    """The run on one page of a terminal, without colour."""
+    return summary(story(run), width)
+
+
+def _strict(value: Any) -> Any:
+    """JSON has no infinity and no NaN: both become null, which means that nothing was measured."""
+    if isinstance(value, dict):
+        return {str(k): _strict(v) for k, v in value.items()}  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+    if isinstance(value, list):
+        return [_strict(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _load(name: str) -> str | None:
+    place = files("faultline.report") / "templates" / name
+    return place.read_text(encoding="utf-8") if place.is_file() else None
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
+
+    env = Environment(
+        loader=FunctionLoader(_load),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    env.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
+    filters: dict[str, Any] = {
+        "span": words.span,
+        "moment": words.moment,
+        "amount": words.amount,
+        "clock": words.clock,
+        "deviation": page.deviation,
+        "residue": page.residue,
+    }
+    env.filters.update(filters)
+    return env
