@@ -1,0 +1,1 @@
+"""Figures that the project publishes about itself, with the command that measures each."""
