@@ -46,9 +46,7 @@ class Armed:
         self.lock.close()
         if self.netlink is not None:
             self.netlink.close()
-        for ctx in self.contexts:
-            for fd in ctx.handed:
-                os.close(fd)
+        undo.release(self.contexts)
 
 
 def arm(store: Store, code: str, record: Record, netlink: Netlink | None, late: int) -> Armed:

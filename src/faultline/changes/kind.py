@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from faultline.changes.model import Change, Outcome, Presence, mark
+from faultline.errors import TargetGone
 
 if TYPE_CHECKING:
     from faultline.kernel.netlink import Netlink
@@ -31,9 +32,21 @@ class Context:
     netlink: Netlink | None = None  # a route socket in the place's network namespace
     run: str = ""  # the store's folder for what a reboot may lose: locks, sockets, live statistics
     code: str = ""  # the folder of the frozen code that workers are started from
+    inside: Data = field(default_factory=dict[str, Any])  # the place, as the record keeps it
+    root_fd: int | None = None  # the place's root directory, where that is not ours
     handed: list[int] = field(
         default_factory=list[int]
     )  # descriptors opened for this step by `hold`
+
+    @property
+    def root(self) -> int | None:
+        """A descriptor that paths of this place are walked from; None for our own root.
+
+        Raises TargetGone where the place has a root of its own and is not there any more.
+        """
+        if self.inside.get("rooted") and self.root_fd is None:
+            raise TargetGone(f"{self.inside.get('name') or 'the target'} has ended")
+        return self.root_fd
 
     @property
     def mark(self) -> str:

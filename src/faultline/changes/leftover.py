@@ -52,6 +52,7 @@ def _recover_after_reboot(store: Store, record: Record) -> None:
                 step.outcome = Outcome(Undone.ABSENT, "the reboot ended it")
             if step.outcome.settled:
                 step.state = StepState.UNDONE
+        undo.release(made_with)
         record.ended = None
         with Journal(store) as journal:
             journal.end(record.uid, undo.end_of(record), record)

@@ -4,6 +4,7 @@ keepers.
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,13 +13,16 @@ from faultline.changes.kind import Context, Data, Kind, kinds
 from faultline.changes.lock import STEAL, FaultLock
 from faultline.changes.model import End, Outcome, Presence, Record, Step, StepState, Undone
 from faultline.errors import ApplyFailed, FaultlineError, RecoveryIncomplete
+from faultline.kernel import clock
 from faultline.kernel.netlink import Netlink
+from faultline.kernel.procfs import ProcessId
 
 Note = Callable[[int, Step], None]
 
 
 def contexts(record: Record, netlink: Netlink | None, run: str, code: str) -> list[Context]:
-    """One context per step."""
+    """One context per step; `release` lets go of what they hold."""
+    root = _open_root(record)
     return [
         Context(
             record.uid,
@@ -27,9 +31,39 @@ def contexts(record: Record, netlink: Netlink | None, run: str, code: str) -> li
             netlink,
             run,
             code,
+            record.place,
+            root,
         )
         for index, step in enumerate(record.steps)
     ]
+
+
+def _open_root(record: Record) -> int | None:
+    """The root directory of the record's place where that has one of its own and still lives."""
+    if not record.place.get("rooted") or record.boot_id != clock.boot_id():
+        return None
+    try:
+        return ProcessId(record.place["pid"], record.place["start"]).open_root()
+    except ProcessLookupError:
+        return None
+
+
+def release(made_with: list[Context]) -> None:
+    """Close what the contexts of one record hold: their root, and what was handed to them."""
+    for fd in {ctx.root_fd for ctx in made_with if ctx.root_fd is not None}:
+        os.close(fd)
+    for ctx in made_with:
+        ctx.root_fd = None
+        while ctx.handed:
+            os.close(ctx.handed.pop())
+
+
+def ended_with_target(record: Record) -> bool:
+    """Whether the process that the place is known by has ended, in this boot."""
+    place = record.place
+    if not place.get("pid") or record.boot_id != clock.boot_id():
+        return False
+    return not ProcessId(place["pid"], place["start"]).alive()
 
 
 def kind_of(step: Step) -> Kind:
@@ -122,6 +156,8 @@ def end_of(record: Record) -> End:
     if all(kind_of(step).instant for step in record.steps):
         return End.NOTHING
     if ends and all(end is Undone.GONE for end in ends):
+        return End.GONE
+    if record.place.get("ends_with") and ended_with_target(record):
         return End.GONE
     return End.RECOVERED
 

@@ -40,7 +40,7 @@ class Watch:
         before, self._seen = self._seen, {}
         # One that was tried and failed waits for its next try.
         kept = [armed for armed in book if not armed.running and not armed.tries]
-        return [armed for armed in kept if self._lost(armed, before)]
+        return [armed for armed in kept if self._lost(armed, before) or _orphaned(armed)]
 
     def _lost(self, armed: Armed, before: dict[tuple[str, int], tuple[int, int]]) -> bool:
         lost = False
@@ -57,7 +57,16 @@ class Watch:
         return lost
 
 
+def _orphaned(armed: Armed) -> bool:
+    """Whether the target has ended and its fault with it: what is left of it holds things alive."""
+    return bool(armed.record.place.get("ends_with")) and undo.ended_with_target(armed.record)
+
+
 def pause(book: Iterable[Armed]) -> float:
     """Seconds that a keeper may sleep until it has to look again."""
-    watched = (undo.kind_of(step).watched for armed in book for step in armed.record.steps)
+    watched = (
+        undo.kind_of(step).watched or armed.record.place.get("ends_with")
+        for armed in book
+        for step in armed.record.steps
+    )
     return EVERY if any(watched) else IDLE

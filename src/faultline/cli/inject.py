@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from faultline.changes.model import End
-from faultline.cli import options, output, records
+from faultline.cli import options, output, records, target
 from faultline.cli.naming import Suggesting
 from faultline.cli.session import state_folder, write
 from faultline.errors import InvalidDocument, InvalidParameter
@@ -69,7 +69,11 @@ class _Family(Suggesting):
             return None
         return click.Command(
             cmd_name,
-            params=[*options.options_of(fault.params_type()), *_common(self.verb)],
+            params=[
+                *options.options_of(fault.params_type()),
+                *target.options_for(fault),
+                *_common(self.verb),
+            ],
             help=(fault.__doc__ or "").strip(),
             callback=partial(_called, _VERBS[self.verb], fault_id),
             context_settings={"help_option_names": ["-h", "--help"]},
@@ -118,6 +122,7 @@ def _order(fault_id: str, values: dict[str, Any]) -> Order:
         uid=values.pop("fault_uid") or "",
         allow=frozenset(values.pop("fault_allow")),
         creator=values.pop("fault_creator") or "",
+        target=target.taken(values),
         params=options.given(values),
     )
 
@@ -226,7 +231,7 @@ def _plan(fault_id: str, values: dict[str, Any]) -> int:
 
 
 def _show_plan(made: Plan) -> None:
-    output.say(f"{made.fault} on this host (uid {made.uid})", bold=True)
+    output.say(f"{made.fault} on {made.place.words} (uid {made.uid})", bold=True)
     output.field("parameters", records.parameters(_telling(made)))
     if made.engine:
         output.field("engine", made.engine)

@@ -67,6 +67,7 @@ def order_for(run: Run, node: FaultNode) -> FaultOrder:
         uid=fault_uid(run.metadata.uid, node.name),
         allow=frozenset(node.allow),
         creator=run.spec.creator or f"run {run.metadata.name}",
+        target=node.target.model_dump(),
     )
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from faultline.api.probe import Measurement, ProbeBase
@@ -27,6 +27,7 @@ class FaultOrder:
     uid: str
     allow: frozenset[str] = frozenset()
     creator: str = ""
+    target: dict[str, Any] = field(default_factory=dict[str, Any])  # as in the document
 
 
 class Injecting(Protocol):

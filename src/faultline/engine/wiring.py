@@ -26,6 +26,7 @@ from faultline.injection.injector import Injector
 from faultline.injection.plan import Order
 from faultline.injection.reading import Reading
 from faultline.kernel import cgroup, clock
+from faultline.places.find import Target
 
 _ENGINES = ("aiohttp", "hdrhistogram", "cel-python", "pydantic")
 
@@ -69,6 +70,7 @@ def _order(order: FaultOrder) -> Order:
         uid=order.uid,
         allow=order.allow,
         creator=order.creator,
+        target=Target(**order.target),
     )
 
 

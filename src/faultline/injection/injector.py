@@ -12,7 +12,8 @@ import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,10 @@ from faultline.errors import (
     PlanStale,
     RecoveryIncomplete,
     TargetGone,
+    Unsupported,
 )
 from faultline.injection import guards, registry
+from faultline.injection.model import Fault
 from faultline.injection.plan import (
     Order,
     Plan,
@@ -43,7 +46,18 @@ from faultline.injection.plan import (
 from faultline.injection.reading import Reading
 from faultline.injection.recovery import Recovery
 from faultline.kernel import clock
-from faultline.places.model import Place, host
+from faultline.kernel.netlink import Netlink
+from faultline.places.find import Target, find
+from faultline.places.model import Place
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Who keeps a fault, with which route socket, and whether it ends with this process."""
+
+    watch: keepers.Keepers
+    netlink: Netlink
+    tied: bool
 
 
 class Injector(Recovery):
@@ -71,9 +85,9 @@ class Injector(Recovery):
         """What this order would do. Looks, touches nothing."""
         fault = registry.get(order.fault)
         params = fault.params_type().read(order.params)
-        place = host()
+        place = _place(fault, order.target)
         guard = guards.Guard(order.allow)
-        with guards.active(guard):
+        with guards.active(guard), place.entered():
             changes = tuple(fault.plan(place, params))
         described = [kinds()[change.kind].describe(change.spec) for change in changes]
         return Plan(
@@ -94,6 +108,7 @@ class Injector(Recovery):
             others=guard.others,
             exempt=None if guard.exempt is None else tuple(guard.exempt),
             creator=order.creator or _user(),
+            target=order.target,
             made=time.time(),
         )
 
@@ -106,7 +121,13 @@ class Injector(Recovery):
     def apply(self, plan: Plan) -> Record:
         """Do what a plan says, or refuse if the world has moved since it was made."""
         order = Order(
-            plan.fault, plan.params, plan.duration, plan.uid, frozenset(plan.allow), plan.creator
+            plan.fault,
+            plan.params,
+            plan.duration,
+            plan.uid,
+            frozenset(plan.allow),
+            plan.creator,
+            plan.target,
         )
         now = self.plan(order)
         moved = differences(_facts(plan), _facts(now))
@@ -133,9 +154,23 @@ class Injector(Recovery):
             creator=plan.creator,
             note="; ".join(plan.notes),
         )
+        with ExitStack() as held:
+            watch = self._carry_out(record, plan.place, tied, held)
+        if tied:
+            self._ties[record.uid] = watch
+        return record
+
+    def _carry_out(
+        self, record: Record, place: Place, tied: bool, held: ExitStack
+    ) -> keepers.Keepers:
+        """Capture, record, arm and make; the keepers are started outside of the place."""
         code = str(frozen.code_folder(self.store))
-        made_with = undo.contexts(record, self.netlink, str(self.store.run), code)
-        undo.capture(record, made_with)
+        with place.entered():
+            netlink = held.enter_context(Netlink.open())
+        made_with = undo.contexts(record, netlink, str(self.store.run), code)
+        held.callback(undo.release, made_with)
+        with place.entered():
+            undo.capture(record, made_with)
         watch = keepers.Keepers(self.store)
         done = False
         try:
@@ -145,20 +180,18 @@ class Injector(Recovery):
                 ctx.deadline = record.deadline
             self.journal.grow()
             self.journal.add(record, undo.claims(record))
-            self._arm_and_make(record, made_with, watch, tied)
+            kept = Kept(watch, netlink, tied)
+            with place.entered():
+                self._arm_and_make(record, made_with, kept)
             done = True
         finally:
             if not (tied and done):
                 watch.close()
-        if tied:
-            self._ties[record.uid] = watch
-        return record
+        return watch
 
-    def _arm_and_make(
-        self, record: Record, made_with: list[Context], watch: keepers.Keepers, tied: bool
-    ) -> None:
+    def _arm_and_make(self, record: Record, made_with: list[Context], kept: Kept) -> None:
         try:
-            watch.arm(record, self.netlink)
+            kept.watch.arm(record, kept.netlink)
             self.check_halt()  # once more: whoever halts after this finds the record
         except (NotRecorded, Halted):
             self.journal.end(record.uid, End.NOTHING)
@@ -170,7 +203,7 @@ class Injector(Recovery):
             )
             record.state = State.ACTIVE
             made = [step.made for step in record.steps]
-            watch.commit(record.uid, made, tied)
+            kept.watch.commit(record.uid, made, kept.tied)
             self._write(record.uid, lambda kept: setattr(kept, "state", State.ACTIVE))
         except BaseException as error:
             # Whatever it was, including Ctrl-C: the unforeseen is `maybe`, so it is undone.
@@ -228,8 +261,10 @@ class Injector(Recovery):
         record = self.journal.get(uid)
         fault = registry.get(record.fault)
         params = fault.params_type().read(record.params)
+        place = Place.from_json(record.place)
         try:
-            reading = fault.observe(Place.from_json(record.place), params, record)
+            with place.entered():
+                reading = fault.observe(place, params, record)
         except (ObserveFailed, TargetGone) as error:
             reading = Reading.unmeasured(record.fault, fault.measures, str(error))
         except OSError as error:
@@ -239,11 +274,23 @@ class Injector(Recovery):
         return reading
 
 
+def _place(fault: type[Fault[Any]] | Fault[Any], target: Target) -> Place:
+    """Where it shall act; raises Unsupported where this fault cannot."""
+    place = find(target)
+    if place.kind not in fault.places:
+        able = ", ".join(sorted(fault.places))
+        raise Unsupported(f"{fault.id} does not act on a {place.kind}", hint=f"it acts on: {able}")
+    if fault.outlives_target:
+        return replace(place, ends_with=False)
+    return place
+
+
 def _facts(plan: Plan) -> dict[str, Any]:
     """What a plan stands on, as it is saved: JSON has no tuples."""
     facts = {
         "boot": plan.place.boot_id,
         "network namespace": plan.place.netns_cookie,
+        "target": [plan.place.pid, plan.place.start, plan.place.container],
         "user": plan.place.user,
         "change": [asdict(change) for change in plan.changes],
     }

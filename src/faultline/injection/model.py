@@ -14,7 +14,7 @@ from faultline.api.params import Params
 from faultline.changes.model import Change, Record
 from faultline.errors import Bug
 from faultline.injection.reading import Reading
-from faultline.places.model import Place
+from faultline.places.model import KINDS, Place
 
 P = TypeVar("P", bound=Params)
 
@@ -38,6 +38,8 @@ class Fault(ABC, Generic[P]):
     measures: ClassVar[str]  # how the effect is measured
     restores: ClassVar[str]  # what undo puts back
     example: ClassVar[dict[str, str]]  # parameters of a runnable example, as text
+    places: ClassVar[frozenset[str]] = frozenset(KINDS)  # the kinds of place that it can act in
+    outlives_target: ClassVar[bool] = False  # goes on when the place's process has ended
     needs: ClassVar[frozenset[str]] = frozenset()  # names of `faultline.injection.needs`
     scratch: ClassVar[str] = (
         "none"  # what the conformance suite must prepare: none, netns, file, ...

@@ -9,12 +9,14 @@ from typing import Any, cast
 
 from faultline.changes.model import SCHEMA, Change
 from faultline.errors import InvalidDocument, InvalidParameter
+from faultline.places.find import Target
 from faultline.places.model import Place
 from faultline.units import Duration
 
 DEFAULT_DURATION = Duration.parse("10m")
 LONGEST = Duration.parse("7d")
 SHORTEST = Duration.parse("100ms")
+HOST = Target()
 UID = "2 to 63 letters, digits, '-', '_' or '.', beginning with a letter or digit"
 
 
@@ -43,6 +45,7 @@ class Order:
     uid: str = ""
     allow: frozenset[str] = frozenset()  # guards overridden by name
     creator: str = ""
+    target: Target = HOST
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,7 @@ class Plan:
     others: dict[str, str] = field(default_factory=dict[str, str])  # the other ways: why not
     exempt: tuple[str, ...] | None = None  # what is never hit; None for faults that cut nobody off
     creator: str = ""
+    target: Target = HOST  # how the place was named
     made: float = 0.0
     schema: int = SCHEMA
 
@@ -91,6 +95,7 @@ class Plan:
                 "uid": check_uid(data["uid"]),
                 "duration": check_duration(Duration.parse(data["duration"], "duration")),
                 "place": Place.from_json(data["place"]),
+                "target": Target(**data["target"]),
                 "changes": tuple(Change(c["kind"], c["spec"]) for c in data["changes"]),
                 "steps": tuple(PlannedStep(**step) for step in data["steps"]),
                 "allow": tuple(data["allow"]),

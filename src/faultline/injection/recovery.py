@@ -88,6 +88,7 @@ class Recovery:
             FaultLock(self.store.lock(record.uid), undo.patience(record)) as lock,
         ):
             record.end = undo.undo_steps(record, made_with, lock)
+        undo.release(made_with)
         record.ended = time.time()
         written = self._end(record.uid, record)
         keepers.forget(self.store, record.uid)
@@ -169,8 +170,11 @@ class Recovery:
         if netlink is None and record.boot_id == clock.boot_id():
             return []  # the namespace is gone, and everything in it
         made_with = undo.contexts(record, netlink, str(self.store.run), "")
-        with netlink or nullcontext():
-            return undo.residue(record, made_with)
+        try:
+            with netlink or nullcontext():
+                return undo.residue(record, made_with)
+        finally:
+            undo.release(made_with)
 
     # ------------------------------------------------------------------ look
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -28,9 +27,12 @@ from faultline.changes.model import End
 from faultline.errors import FaultlineError, Unsupported
 from faultline.injection import registry, scratch
 from faultline.injection.injector import Injector
+from faultline.injection.model import Fault
 from faultline.injection.plan import Order
 from faultline.kernel import link, syscalls
 from faultline.kernel.netlink import Netlink
+from faultline.places.find import Target
+from faultline.places.model import HOST
 from faultline.units import Duration
 
 PATIENCE = 60.0  # seconds for one trial
@@ -49,31 +51,64 @@ class Trial:
     why: str = ""  # why it does not work, and what to do
 
 
-@contextlib.contextmanager
-def ground(example: dict[str, str], kind: str = "none") -> Generator[dict[str, str]]:
-    """A scratch folder, a sleeping process, a disk if it is named, and the example filled in.
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """Where a fault can be tried: its parameters, its target, the scratch folder as we see it."""
 
-    `kind` is the fault's `scratch`; with `memory` this process has little of it meanwhile.
+    params: dict[str, str]
+    folder: Path
+    target: Target
+
+
+@contextlib.contextmanager
+def ground(fault: Fault[Any] | type[Fault[Any]], kind: str = HOST) -> Generator[Ground]:
+    """The example of a fault filled in, for a trial on this host or on a `kind` of place.
+
+    A scratch folder, a sleeping process, a disk if it is named. With `process` the place is a
+    process that has namespaces, a root directory and control groups of its own, as a container has;
+    the folder lies in it.
     """
-    folder = Path(tempfile.mkdtemp(prefix="faultline-trial-"))
-    (folder / "app.log").write_text(SAMPLE)
-    (folder / "app.conf").write_text("mode = calm\nlevel = 3\n")
-    sleeper = subprocess.Popen([sys.executable, "-I", "-S", "-c", "import time; time.sleep(600)"])
-    known = {"{folder}": str(folder), "{pid}": str(sleeper.pid)}
-    try:
-        with contextlib.ExitStack() as stack:
-            if any("{disk}" in str(v) or "{device}" in str(v) for v in example.values()):
-                known["{disk}"], known["{device}"] = map(
-                    str, stack.enter_context(scratch.disk(folder))
-                )
-            if kind == "memory":
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(_folder()))
+        known = {"{folder}": str(folder)}
+        if any("{disk}" in str(v) or "{device}" in str(v) for v in fault.example.values()):
+            disk, device = stack.enter_context(scratch.disk(folder))
+            known |= {"{disk}": str(disk), "{device}": device}
+        target = Target()
+        if kind == HOST:
+            known["{pid}"] = str(stack.enter_context(_sleeper()))
+            if fault.scratch == "memory":
                 stack.enter_context(scratch.little_memory())
-            yield {name: _filled(value, known) for name, value in example.items()}
+        else:
+            root = folder.parent
+            inside = stack.enter_context(scratch.capsule(root))
+            known = {name: path.removeprefix(str(root)) for name, path in known.items()}
+            known["{pid}"], target = str(inside.sleeper), Target(pid=inside.pid)
+        params = {name: _filled(value, known) for name, value in fault.example.items()}
+        yield Ground(params, folder, target)
+
+
+@contextlib.contextmanager
+def _folder() -> Generator[Path]:
+    """A folder with two files, alone in a folder that can be the root of a place."""
+    with tempfile.TemporaryDirectory(prefix="faultline-trial-", ignore_cleanup_errors=True) as root:
+        Path(root).chmod(0o755)
+        folder = Path(root) / "app"
+        folder.mkdir()
+        (folder / "app.log").write_text(SAMPLE)
+        (folder / "app.conf").write_text("mode = calm\nlevel = 3\n")
+        yield folder
+
+
+@contextlib.contextmanager
+def _sleeper() -> Generator[int]:
+    sleeper = subprocess.Popen([sys.executable, "-I", "-S", "-c", "import time; time.sleep(600)"])
+    try:
+        yield sleeper.pid
     finally:
         sleeper.send_signal(signal.SIGCONT)
         sleeper.kill()
         sleeper.wait()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _filled(value: str, known: dict[str, str]) -> str:
@@ -176,11 +211,15 @@ def _try(fault_id: str) -> Trial:
     fault = registry.get(fault_id)
     with (
         tempfile.TemporaryDirectory(prefix="faultline-store.") as state,
-        ground(fault.example, fault.scratch) as params,
+        ground(fault) as here,
         Injector(Path(state)) as injector,
     ):
         try:
-            read = fault.params_type().read_text(params).model_dump(mode="json", exclude_unset=True)
+            read = (
+                fault.params_type()
+                .read_text(here.params)
+                .model_dump(mode="json", exclude_unset=True)
+            )
             record = injector.inject(Order(fault_id, read, Duration.parse("1m")))
             engine = "+".join(step.change.kind for step in record.steps)
             reading = injector.observe(record.uid)

@@ -59,6 +59,25 @@ class ProcessId:
             raise
         return fd
 
+    def open_root(self) -> int:
+        """A descriptor of this very process's root directory; raises ProcessLookupError.
+
+        Paths below it are walked by openat2(2) with RESOLVE_IN_ROOT only: a link that is followed
+        through /proc/PID/root leads out of it.
+        """
+        pinned = self.open()
+        try:
+            flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+            fd = os.open(PROC / str(self.pid) / "root", flags)
+            if self.alive():
+                return fd
+            os.close(fd)
+        except FileNotFoundError:  # it has ended: its entry is empty
+            pass
+        finally:
+            os.close(pinned)
+        raise ProcessLookupError(f"process {self.pid} has ended")
+
     def send(self, signum: int) -> bool:
         """Send a signal to this very process; False if it is gone. Raises PermissionError."""
         try:
@@ -183,6 +202,15 @@ def ancestors(pid: int | None = None) -> list[int]:
 def children(pid: int) -> list[Process]:
     """The processes whose parent is `pid` now."""
     return [each for each in processes() if each.ppid == pid]
+
+
+def descendants(pid: int) -> list[Process]:
+    """This process and all that it started and that they started, as far as they have parents."""
+    found = {each.pid: each for each in processes()}
+    members = [pid] if pid in found else []
+    for member in members:  # grows as it is walked
+        members += [each.pid for each in found.values() if each.ppid == member]
+    return [found[member] for member in members]
 
 
 def ourselves() -> frozenset[int]:

@@ -17,7 +17,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -30,9 +30,12 @@ from faultline.errors import ApplyFailed, FaultlineError, InvalidParameter, Unsu
 from faultline.injection import registry, trial
 from faultline.injection.injector import Injector
 from faultline.injection.model import Ending
+from faultline.injection.plan import HOST as HOST_TARGET
 from faultline.injection.plan import Order
 from faultline.injection.reading import Effect
 from faultline.kernel import clock, procfs
+from faultline.places.find import Target, find
+from faultline.places.model import HOST, Place, host
 from faultline.testing import crash, residue
 from faultline.units import Duration
 
@@ -48,16 +51,19 @@ class Ground:
     params: dict[str, Any]
     folder: Path
     state: Path
+    target: Target = HOST_TARGET
     complaints: list[str] = field(default_factory=list[str])
+    place: Place = field(default_factory=host)
     before: residue.Snapshot | None = None
     files: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def order(self, duration: str = "1m", uid: str = "") -> Order:
-        return Order(self.fault_id, self.params, Duration.parse(duration), uid)
+        return Order(self.fault_id, self.params, Duration.parse(duration), uid, target=self.target)
 
     def look(self) -> None:
         """Remember what everything looks like now."""
-        self.before = residue.snapshot(folders=[self.folder])
+        self.place = find(self.target)
+        self.before = self._snapshot()
         self.files = _files(self.folder)
 
     def same(self, when: str, seconds: float = SETTLE) -> None:
@@ -71,12 +77,17 @@ class Ground:
         self.complaints += [f"{when}: {line}" for line in left]
         self.complaints += [f"{when}: {line}" for line in _changed(self.files, _files(self.folder))]
 
+    def _snapshot(self) -> residue.Snapshot:
+        """Everything, as it is seen from within the place's network."""
+        with self.place.entered():
+            return residue.snapshot(folders=[self.folder])
+
     def _left(self) -> list[str]:
         """The difference; of processes, groups and mounts, which all share, only what bears a uid
         of ours.
         """
         assert self.before is not None
-        lines = residue.difference(self.before, residue.snapshot(folders=[self.folder]))
+        lines = residue.difference(self.before, self._snapshot())
         with Injector(self.state) as injector:
             uids = [record.uid for record in injector.query()]
         shared = tuple(f"{sign} {area}" for sign in "+-" for area in ("process", "cgroup", "mount"))
@@ -92,20 +103,20 @@ class Ground:
 
 
 @contextlib.contextmanager
-def prepared(fault_id: str) -> Generator[Ground]:
-    """The scratch ground of a fault; ends the keepers of its store."""
+def prepared(fault_id: str, kind: str) -> Generator[Ground]:
+    """The scratch ground of a fault on a kind of place; ends the keepers of its store."""
     fault = registry.get(fault_id)
     with (
-        trial.ground({**fault.example, "__folder": "{folder}"}, fault.scratch) as example,
+        trial.ground(fault, kind) as given,
         tempfile.TemporaryDirectory(prefix="faultline-store.") as state,
     ):
-        folder = Path(example.pop("__folder"))
-        params = fault.params_type().read_text(example)
+        params = fault.params_type().read_text(given.params)
         ground = Ground(
             fault_id,
             params.model_dump(mode="json", exclude_unset=True),
-            folder,
+            given.folder,
             Path(state),
+            given.target,
         )
         try:
             yield ground
@@ -149,13 +160,16 @@ def _told(act: Callable[[], list[str]]) -> list[str] | str:
         return error.message
 
 
-def check(fault_id: str) -> list[str]:
-    """Everything but the kill matrix, in an isolated child; empty when the fault conforms."""
-    return isolated(lambda: _check(fault_id))
+def check(fault_id: str, kind: str = HOST) -> list[str]:
+    """Everything but the kill matrix, in an isolated child; empty when the fault conforms.
+
+    `kind` is of place: host, or process for one that has everything of its own, as a container has.
+    """
+    return isolated(lambda: _check(fault_id, kind))
 
 
-def _check(fault_id: str) -> list[str]:
-    with prepared(fault_id) as ground, Injector(ground.state) as injector:
+def _check(fault_id: str, kind: str) -> list[str]:
+    with prepared(fault_id, kind) as ground, Injector(ground.state) as injector:
         ground.look()
         injector.plan(ground.order())
         ground.same("plan must touch nothing", 0.0)
@@ -220,7 +234,7 @@ def _refusals(ground: Ground, injector: Injector) -> None:
     model = registry.get(ground.fault_id).params_type()
     for name, info in model.model_fields.items():
         for bad in bad_values(info):
-            order = Order(ground.fault_id, {**ground.params, name: bad})
+            order = replace(ground.order(), params={**ground.params, name: bad})
             try:
                 injector.plan(order)
             except InvalidParameter as error:
@@ -230,7 +244,8 @@ def _refusals(ground: Ground, injector: Injector) -> None:
             else:
                 ground.complaints.append(f"{name}={bad!r} was accepted")
     try:
-        injector.plan(Order(ground.fault_id, {**ground.params, "no_such_field": "1"}))
+        unknown = {**ground.params, "no_such_field": "1"}
+        injector.plan(replace(ground.order(), params=unknown))
         ground.complaints.append("an unknown field was accepted")
     except InvalidParameter as error:
         ground.want("no_such_field" in error.field, f"an unknown field was blamed on {error.field}")
@@ -264,19 +279,19 @@ def _beyond(bounds: Between) -> list[Any]:
 # ------------------------------------------------------------------------------- the kill matrix
 
 
-def check_killed_injector(fault_id: str, sample: int, seed: int) -> list[str]:
+def check_killed_injector(fault_id: str, sample: int, seed: int, kind: str = HOST) -> list[str]:
     """SIGKILL of the injecting process at `sample` random steps (0: at every one)."""
-    return isolated(lambda: _killed_injector(fault_id, sample, seed), 900.0)
+    return isolated(lambda: _killed_injector(fault_id, sample, seed, kind), 900.0)
 
 
-def _killed_injector(fault_id: str, sample: int, seed: int) -> list[str]:
-    with prepared(fault_id) as ground:
+def _killed_injector(fault_id: str, sample: int, seed: int, kind: str) -> list[str]:
+    with prepared(fault_id, kind) as ground:
         names = _points(ground)
         chosen = list(range(len(names)))
         if sample and sample < len(chosen):
             chosen = sorted(random.Random(seed).sample(chosen, sample))
         for point in chosen:
-            with prepared(fault_id) as fresh:
+            with prepared(fault_id, kind) as fresh:
                 fresh.look()
                 killed = crash.injected_until(
                     fresh.order(uid=f"killed-{point}"), fresh.state, point
@@ -302,14 +317,14 @@ def _instant(fault_id: str) -> bool:
     return fault.ending is Ending.INSTANT or fault.id == "process.kill"
 
 
-def check_killed_keepers(fault_id: str, how: str) -> list[str]:
+def check_killed_keepers(fault_id: str, how: str, kind: str = HOST) -> list[str]:
     """Keepers killed or stopped while the fault is on: `one`, `both`, `stopped`."""
-    return isolated(lambda: _killed_keepers(fault_id, how))
+    return isolated(lambda: _killed_keepers(fault_id, how, kind))
 
 
-def _killed_keepers(fault_id: str, how: str) -> list[str]:
+def _killed_keepers(fault_id: str, how: str, kind: str) -> list[str]:
     ending = registry.get(fault_id).ending
-    with prepared(fault_id) as ground, Injector(ground.state) as injector:
+    with prepared(fault_id, kind) as ground, Injector(ground.state) as injector:
         ground.look()
         record = _briefly(ground, injector, 2500)
         stopped = _hurt_keepers(injector, how)
