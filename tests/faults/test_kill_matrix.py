@@ -1,29 +1,30 @@
 """Killed at any step, with any keeper gone: every fault is undone all the same.
 
-By default a sample that changes from run to run, with its seed printed; everything with `--full`.
-Repeat a sample with FAULTLINE_SEED=N.
+By default a sample that changes from run to run (see faultline.testing.sampling); everything with `--full`.
 """
 
 from __future__ import annotations
 
-import os
-import random
-import time
 from collections.abc import Callable
 
 import pytest
 
 from faultline.errors import Unsupported
 from faultline.injection import registry
+from faultline.places.model import HOST, PROCESS
 from faultline.testing import conformance
+from faultline.testing.sampling import SEED, sample
 
-SEED = int(
-    os.environ.setdefault("FAULTLINE_SEED", str(time.time_ns() // 10**9))
-)  # as in the second kernel
-FAULTS = sorted(registry.everything())
 HURT = ("one", "both", "stopped")
-SAMPLED_STEPS = 1  # of each fault
-SAMPLED_KEEPERS = 8  # pairs of a fault and what is done to its keepers
+PLACES = [
+    (fault_id, kind)
+    for fault_id, fault in registry.everything().items()
+    for kind in (HOST, PROCESS)
+    if kind in fault.places
+]
+PAIRS = [(*place, how) for place in PLACES for how in HURT]
+SAMPLED_FAULTS = 24  # on some place, each at one step
+SAMPLED_KEEPERS = 8  # on some place, with something done to its keepers
 
 pytestmark = [
     pytest.mark.needs_root,
@@ -33,11 +34,6 @@ pytestmark = [
 ]
 
 
-def _sampled_keepers() -> list[tuple[str, str]]:
-    pairs = [(fault_id, how) for fault_id in FAULTS for how in HURT]
-    return sorted(random.Random(SEED).sample(pairs, SAMPLED_KEEPERS))
-
-
 def _complaints(check: Callable[[], list[str]]) -> list[str]:
     try:
         return check()
@@ -45,28 +41,29 @@ def _complaints(check: Callable[[], list[str]]) -> list[str]:
         pytest.skip(f"this kernel cannot: {error}")
 
 
-@pytest.mark.parametrize("fault_id", FAULTS)
-def test_killed_at_a_random_step_it_is_recovered(fault_id: str) -> None:
-    print(f"seed {SEED}")
-    complaints = _complaints(
-        lambda: conformance.check_killed_injector(fault_id, SAMPLED_STEPS, SEED)
-    )
+@pytest.mark.parametrize(("fault_id", "kind"), sample(PLACES, SAMPLED_FAULTS, "killed"))
+def test_killed_at_a_random_step_it_is_recovered(fault_id: str, kind: str) -> None:
+    complaints = _complaints(lambda: conformance.check_killed_injector(fault_id, 1, SEED, kind))
     assert complaints == [], f"repeat with FAULTLINE_SEED={SEED}"
 
 
-@pytest.mark.parametrize(("fault_id", "how"), _sampled_keepers())
-def test_its_deadline_is_met_whatever_happens_to_a_keeper(fault_id: str, how: str) -> None:
-    assert _complaints(lambda: conformance.check_killed_keepers(fault_id, how)) == []
+@pytest.mark.parametrize(("fault_id", "kind", "how"), sample(PAIRS, SAMPLED_KEEPERS, "keepers"))
+def test_its_deadline_is_met_whatever_happens_to_a_keeper(
+    fault_id: str, kind: str, how: str
+) -> None:
+    complaints = _complaints(lambda: conformance.check_killed_keepers(fault_id, how, kind))
+    assert complaints == [], f"repeat with FAULTLINE_SEED={SEED}"
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("fault_id", FAULTS)
-def test_killed_at_every_step_it_is_recovered(fault_id: str) -> None:
-    assert _complaints(lambda: conformance.check_killed_injector(fault_id, 0, SEED)) == []
+@pytest.mark.parametrize(("fault_id", "kind"), PLACES)
+def test_killed_at_every_step_it_is_recovered(fault_id: str, kind: str) -> None:
+    assert _complaints(lambda: conformance.check_killed_injector(fault_id, 0, SEED, kind)) == []
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("how", HURT)
-@pytest.mark.parametrize("fault_id", FAULTS)
-def test_every_deadline_is_met_whatever_happens_to_a_keeper(fault_id: str, how: str) -> None:
-    assert _complaints(lambda: conformance.check_killed_keepers(fault_id, how)) == []
+@pytest.mark.parametrize(("fault_id", "kind", "how"), PAIRS)
+def test_every_deadline_is_met_whatever_happens_to_a_keeper(
+    fault_id: str, kind: str, how: str
+) -> None:
+    assert _complaints(lambda: conformance.check_killed_keepers(fault_id, how, kind)) == []

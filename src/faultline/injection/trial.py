@@ -58,6 +58,7 @@ class Ground:
     params: dict[str, str]
     folder: Path
     target: Target
+    known: dict[str, str]  # what the examples call {folder}, {pid}, ...
 
 
 @contextlib.contextmanager
@@ -84,8 +85,7 @@ def ground(fault: Fault[Any] | type[Fault[Any]], kind: str = HOST) -> Generator[
             inside = stack.enter_context(scratch.capsule(root))
             known = {name: path.removeprefix(str(root)) for name, path in known.items()}
             known["{pid}"], target = str(inside.sleeper), Target(pid=inside.pid)
-        params = {name: _filled(value, known) for name, value in fault.example.items()}
-        yield Ground(params, folder, target)
+        yield Ground(filled(fault.example, known), folder, target, known)
 
 
 @contextlib.contextmanager
@@ -109,6 +109,11 @@ def _sleeper() -> Generator[int]:
         sleeper.send_signal(signal.SIGCONT)
         sleeper.kill()
         sleeper.wait()
+
+
+def filled(example: dict[str, str], known: dict[str, str]) -> dict[str, str]:
+    """An example with what is known of the ground in place of {folder}, {pid} and the like."""
+    return {name: _filled(value, known) for name, value in example.items()}
 
 
 def _filled(value: str, known: dict[str, str]) -> str:

@@ -52,6 +52,7 @@ class Ground:
     folder: Path
     state: Path
     target: Target = HOST_TARGET
+    known: dict[str, str] = field(default_factory=dict[str, str])
     complaints: list[str] = field(default_factory=list[str])
     place: Place = field(default_factory=host)
     before: residue.Snapshot | None = None
@@ -59,6 +60,13 @@ class Ground:
 
     def order(self, duration: str = "1m", uid: str = "") -> Order:
         return Order(self.fault_id, self.params, Duration.parse(duration), uid, target=self.target)
+
+    def order_for(self, fault_id: str) -> Order:
+        """The example of another fault on the same ground."""
+        fault = registry.get(fault_id)
+        params = fault.params_type().read_text(trial.filled(fault.example, self.known))
+        given = params.model_dump(mode="json", exclude_unset=True)
+        return Order(fault_id, given, Duration.parse("1m"), target=self.target)
 
     def look(self) -> None:
         """Remember what everything looks like now."""
@@ -117,6 +125,7 @@ def prepared(fault_id: str, kind: str) -> Generator[Ground]:
             given.folder,
             Path(state),
             given.target,
+            given.known,
         )
         try:
             yield ground
@@ -281,10 +290,27 @@ def _beyond(bounds: Between) -> list[Any]:
 
 def check_killed_injector(fault_id: str, sample: int, seed: int, kind: str = HOST) -> list[str]:
     """SIGKILL of the injecting process at `sample` random steps (0: at every one)."""
-    return isolated(lambda: _killed_injector(fault_id, sample, seed, kind), 900.0)
+    answer = kill_points(fault_id, sample, seed, kind)
+    return [line for lines in answer.values() for line in lines]
 
 
-def _killed_injector(fault_id: str, sample: int, seed: int, kind: str) -> list[str]:
+def kill_points(fault_id: str, sample: int, seed: int, kind: str = HOST) -> dict[str, list[str]]:
+    """The same with the complaints of each point that the process was killed at."""
+    answer = trial.in_child(lambda: _each_point(fault_id, sample, seed, kind), 900.0)
+    if isinstance(answer, str):
+        raise Unsupported(answer)
+    return {"all": ["the check did not come to an end"]} if answer is None else answer
+
+
+def _each_point(fault_id: str, sample: int, seed: int, kind: str) -> dict[str, list[str]] | str:
+    try:
+        return _killed_injector(fault_id, sample, seed, kind)
+    except Unsupported as error:
+        return error.message
+
+
+def _killed_injector(fault_id: str, sample: int, seed: int, kind: str) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
     with prepared(fault_id, kind) as ground:
         names = _points(ground)
         chosen = list(range(len(names)))
@@ -301,8 +327,11 @@ def _killed_injector(fault_id: str, sample: int, seed: int, kind: str) -> list[s
                     injector.recover_all()
                 if not _instant(fault_id):
                     fresh.same(f"killed {names[point]} ({point} of {len(names)})")
-            ground.complaints += fresh.complaints
-    return ground.complaints
+            found[f"{point} {names[point]}"] = fresh.complaints
+        found["before"] = ground.complaints
+    if not found["before"]:
+        del found["before"]
+    return found
 
 
 def _points(ground: Ground) -> list[str]:
