@@ -26,7 +26,7 @@ from faultline.api.kinds import KINDS
 from faultline.api.model import API_VERSION
 from faultline.api.quantities import Flag, Quantity
 from faultline.cli import options
-from faultline.cli.catalogue import describe
+from faultline.cli.catalogue import aspects, describe
 from faultline.cli.main import cli
 from faultline.errors import FaultlineError, all_errors
 from faultline.injection import registry
@@ -129,17 +129,7 @@ def fault_section(fault_id: str) -> str:
     parts = [
         f"## {fault_id}\n\n{prose(fault)}\n",
         table(("parameter", "value", "default", "meaning"), rows),
-        table(
-            ("", ""),
-            [
-                ("**What it does**", about["does"]),
-                ("**What it needs**", ", ".join(about["needs"]) or "nothing special"),
-                ("**What it cannot do**", about["cannot"]),
-                ("**How its effect is measured**", about["measures"]),
-                ("**What undo restores**", about["restores"]),
-                ("**What ends it at its deadline**", about["ends"]),
-            ],
-        ),
+        table(("", ""), [(f"**{title}**", told) for title, told in aspects(about)]),
         examples(fault_id),
     ]
     return "\n".join(parts)

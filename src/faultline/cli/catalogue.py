@@ -9,6 +9,7 @@ import click
 
 from faultline.cli import options, output
 from faultline.injection import registry
+from faultline.places.model import KINDS
 
 
 def _summary(fault: Any) -> str:
@@ -54,6 +55,7 @@ def describe(fault_id: str) -> dict[str, Any]:
         "fault": fault_id,
         "summary": _summary(fault),
         "does": fault.does,
+        "places": [kind for kind in KINDS if kind in fault.places],
         "needs": sorted(fault.needs),
         "cannot": fault.cannot,
         "measures": fault.measures,
@@ -75,6 +77,19 @@ def describe(fault_id: str) -> dict[str, Any]:
     }
 
 
+def aspects(about: dict[str, Any]) -> list[tuple[str, str]]:
+    """What people are told of a fault, as titles and texts."""
+    return [
+        ("What it does to the kernel", about["does"]),
+        ("Where it acts", ", ".join(about["places"])),
+        ("What it needs", ", ".join(about["needs"]) or "nothing special"),
+        ("What it cannot do", about["cannot"]),
+        ("How its effect is measured", about["measures"]),
+        ("What undo restores", about["restores"]),
+        ("What ends it at its deadline", f"{about['ends']}: {output.ENDINGS[about['ends']]}"),
+    ]
+
+
 @click.command()
 @click.argument("family", shell_complete=_names)
 @click.argument("fault", required=False, shell_complete=_names)
@@ -91,14 +106,7 @@ def explain(family: str, fault: str | None, form: str) -> int:
     output.say(fault_id.replace(".", " "), bold=True)
     for line in (registry.get(fault_id).__doc__ or "").strip().splitlines():
         click.echo(f"  {line.strip()}".rstrip())
-    for title, text in (
-        ("What it does to the kernel", about["does"]),
-        ("What it needs", ", ".join(about["needs"]) or "nothing special"),
-        ("What it cannot do", about["cannot"]),
-        ("How the effect is measured", about["measures"]),
-        ("What undo restores", about["restores"]),
-        ("What ends it at its deadline", f"{about['ends']}: {output.ENDINGS[about['ends']]}"),
-    ):
+    for title, text in aspects(about):
         output.say(f"\n{title}", bold=True)
         click.echo(_wrapped(text, "  "))
     output.say("\nParameters", bold=True)
