@@ -17,8 +17,8 @@ pytestmark = [
     pytest.mark.timeout(300),
 ]
 
-ON_HOST = [i for i, each in registry.everything().items() if HOST in each.places]
-ELSEWHERE = [i for i, each in registry.everything().items() if PROCESS in each.places]
+ON_HOST = [i for i, each in registry.triable().items() if HOST in each.places]
+ELSEWHERE = [i for i, each in registry.triable().items() if PROCESS in each.places]
 SAMPLED = 12  # faults that are tried on a place of their own
 
 

@@ -18,7 +18,7 @@ from faultline.testing.sampling import SEED, sample
 HURT = ("one", "both", "stopped")
 PLACES = [
     (fault_id, kind)
-    for fault_id, fault in registry.everything().items()
+    for fault_id, fault in registry.triable().items()
     for kind in (HOST, PROCESS)
     if kind in fault.places
 ]

@@ -66,3 +66,8 @@ def get(fault_id: str) -> AnyFault:
 def everything() -> dict[str, AnyFault]:
     """Every fault there is, by id."""
     return {fault_id: each for name in families() for fault_id, each in family(name).items()}
+
+
+def triable() -> dict[str, AnyFault]:
+    """Every fault that can be tried where it is looked at: without those that end the host."""
+    return {fault_id: each for fault_id, each in everything().items() if not each.lethal}

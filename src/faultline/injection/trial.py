@@ -67,8 +67,10 @@ def ground(fault: Fault[Any] | type[Fault[Any]], kind: str = HOST) -> Generator[
 
     A scratch folder, a sleeping process, a disk if it is named. With `process` the place is a
     process that has namespaces, a root directory and control groups of its own, as a container has;
-    the folder lies in it.
+    the folder lies in it. Raises Unsupported for a fault that would end whoever tries it.
     """
+    if fault.lethal:
+        raise Unsupported(f"{fault.id} is not tried: {fault.lethal}")
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(_folder()))
         known = {"{folder}": str(folder)}
@@ -195,6 +197,8 @@ def _read_until(fd: int, until: float) -> bytes | None:
 
 def try_fault(fault_id: str) -> Trial:
     """Inject a fault's example, measure it, recover it, look for residue; all in a child."""
+    if lethal := registry.get(fault_id).lethal:
+        return Trial(fault_id, works=False, why=f"not tried: {lethal}")
     try:
         answer = in_child(lambda: asdict(_prepared(fault_id)))
     except Unsupported as error:

@@ -74,6 +74,9 @@ def measure(fault_id: str, kind: str, kills: int, seed: int) -> Row:
     if kind not in fault.places:
         row.why = f"acts on {', '.join(sorted(fault.places))} only"
         return row
+    if fault.lethal:
+        row.why = f"not tried: {fault.lethal}"
+        return row
     try:
         told = trial.in_child(lambda: _life(fault_id, kind), 120.0)
         if told is None:

@@ -19,7 +19,7 @@ def candidates(kind: str = PROCESS) -> list[str]:
     """The faults that can be together on one place: those that last, and leave it alive."""
     return [
         fault_id
-        for fault_id, fault in registry.everything().items()
+        for fault_id, fault in registry.triable().items()
         if kind in fault.places
         and fault.ending is not Ending.INSTANT
         and fault.scratch not in ("process", "disk")
