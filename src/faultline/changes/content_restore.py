@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from faultline.errors import ApplyFailed
-from faultline.kernel import syscalls
+from faultline.kernel import files, syscalls
 from faultline.kernel.syscalls import Fallocate
 
 CHUNK: Final = 1 << 16
@@ -107,12 +107,7 @@ def keep_blocks(fd: int, backup: int, start: int) -> bool:
 
 def prepare(fd: int) -> None:
     """Reserve the blocks of the small file that an undo fixes its goal in."""
-    try:
-        syscalls.fallocate(fd, Fallocate.KEEP_SIZE, 0, SLACK + _HEAD.size)
-    except OSError as error:
-        if error.errno not in _NO_FALLOCATE:
-            raise
-    os.fsync(fd)
+    files.reserve(fd, SLACK + _HEAD.size)
 
 
 def note_reserved(fd: int) -> None:

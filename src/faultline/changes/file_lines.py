@@ -6,6 +6,9 @@ takes a shorter file for a new one and sends all of it again; one that writes ca
 the very moment. So by default (`keep: held`) lines are removed only if nobody has the file open;
 else they stay, the answer says who holds it, and nothing is torn. `all` always keeps them, `none`
 always removes them.
+
+A worker that follows the name over a rotation has a book for each file that it wrote to; each file
+is undone on its own, found in the folder by its inode.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from faultline.changes import content_restore as restore
@@ -24,10 +28,20 @@ from faultline.changes.sidecar import Folder, own_name
 from faultline.errors import Refused, TargetGone
 from faultline.kernel import clock, files, filesystem, procfs
 from faultline.kernel.netlink import Netlink
-from faultline.workers.line_ledger import Ledger, located
+from faultline.workers.line_ledger import MOST_FILES, Ledger, located, role
 
 MOST_LINES: Final = 2_000_000
 _SPARE: Final = 16
+_PARTS: Final = ("lines", "redo", "reserve")  # of each file that lines went to
+_WORST: Final = (Undone.FAILED, Undone.KEPT, Undone.UNDONE, Undone.GONE, Undone.ABSENT)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """One file that lines went to: which of them, and what it was before the first line."""
+
+    number: int
+    known: Data
 
 
 class FileLines(Kind):
@@ -65,11 +79,11 @@ class FileLines(Kind):
                 )
             sidecar.write(folder, ctx, self.name, spec, prior)
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
-            for role in ("reserve", "lines"):
-                fd = folder.open_file(own_name(ctx, role), flags)
+            for part in ("reserve", "lines"):
+                fd = folder.open_file(own_name(ctx, part), flags)
                 stack.callback(os.close, fd)
                 os.fchmod(fd, 0o600)  # whatever the umask
-                if role == "reserve":
+                if part == "reserve":
                     restore.prepare(fd)
                     continue
                 fits = max(0, ctx.deadline - clock.now()) // max(1, spec["interval"]) + _SPARE
@@ -77,7 +91,7 @@ class FileLines(Kind):
                 info = folder.stat(prior["names"][0])
                 if info is None:
                     raise TargetGone(f"{spec['path']} is gone")
-                Ledger.create(fd, info, slots)
+                Ledger.create(fd, info, prior["birth"], slots)
             folder.sync()
         return {"slots": slots}
 
@@ -93,28 +107,34 @@ class FileLines(Kind):
             with Folder.reopen(prior["folder"], ctx.handed) as folder:
                 if not sidecar.exists(folder, ctx):
                     return Outcome(Undone.ABSENT, "nothing of ours lies in the folder")
-                outcome = self._undo(spec, prior, folder, ctx)
+                found = [
+                    self._undo(spec, each, folder, ctx)
+                    for each in written_to(folder, ctx.uid, ctx.index, prior)
+                ]
+                outcome = _together(found)
                 if outcome.settled:
-                    sidecar.remove(folder, ctx, "lines", "redo", "reserve")
+                    sidecar.remove(folder, ctx, *_roles())
                 return outcome
         except TargetGone as gone:
             return Outcome(Undone.GONE, gone.message)
 
-    def _undo(self, spec: Data, prior: Data, folder: Folder, ctx: Context) -> Outcome:
-        name = prior["names"][0]
-        if not folder.holds(name, prior):
-            found = folder.find(prior)
+    def _undo(self, spec: Data, file: Written, folder: Folder, ctx: Context) -> Outcome:
+        known = file.known
+        name = known["names"][0]
+        if not folder.holds(name, known):
+            found = folder.find(known)
             if found is None:
                 return Outcome(
                     Undone.GONE, f"{name} was removed or replaced, and the lines with it"
                 )
             name = found
         with contextlib.ExitStack() as stack:
+            own = {part: own_name(ctx, role(part, file.number)) for part in _PARTS}
 
-            def get(role: str) -> int | None:
-                if folder.stat(own_name(ctx, role)) is None:
+            def get(part: str) -> int | None:
+                if folder.stat(own[part]) is None:
                     return None
-                fd = folder.open_file(own_name(ctx, role), os.O_RDWR)
+                fd = folder.open_file(own[part], os.O_RDWR)
                 stack.callback(os.close, fd)
                 return fd
 
@@ -132,9 +152,9 @@ class FileLines(Kind):
                     return stay
                 size = os.fstat(fd).st_size
                 restore.fix(small, Goal(ours[0][0], source=tuple(between(ours, size))), fd, size)
-                folder.rename(own_name(ctx, "reserve"), own_name(ctx, "redo"))
+                folder.rename(own["reserve"], own["redo"])
                 folder.sync()
-            return _take_out(fd, small, prior)
+            return _take_out(fd, small, known)
 
     def _stay(self, spec: Data, ours: list[tuple[int, int]], fd: int) -> Outcome | None:
         """The answer if no line is to be removed."""
@@ -160,12 +180,50 @@ class FileLines(Kind):
 
     def commands(self, spec: Data, prior: Data, ctx: Context) -> tuple[tuple[str, ...], ...]:
         folder = str(prior["folder"]["path"])
-        roles = ("lines", "redo", "reserve", "part", "json")
-        ours = [os.path.join(folder, own_name(ctx, role)) for role in roles]
+        base = [*_PARTS, "part", "json"]
+        more = [each for each in _roles()[len(_PARTS) :] if spec.get("follow")]
+        ours = [os.path.join(folder, own_name(ctx, each)) for each in (*base, *more)]
         return (("rm", "-f", "--", *ours),)
 
     def scan(self, netlink: Netlink | None, folders: tuple[str, ...]) -> Iterator[Found]:
         return sidecar.scan(self.name, folders)
+
+
+def _roles() -> list[str]:
+    """Of all our files but the note, those of the first file first."""
+    return [role(part, number) for number in range(MOST_FILES) for part in _PARTS]
+
+
+def _together(found: list[Outcome]) -> Outcome:
+    """The answers of all files as one: the worst end, and what was done to each."""
+    ends = [each.end for each in found]
+    end = next((worst for worst in _WORST if worst in ends), Undone.ABSENT)
+    told = [each.detail for each in found if each.end is not Undone.ABSENT or len(found) == 1]
+    return Outcome(end, "; ".join(dict.fromkeys(told)))
+
+
+def written_to(folder: Folder, uid: str, index: int, prior: Data) -> Iterator[Written]:
+    """Every file that lines of a fault may have gone to, the first one first."""
+    yield Written(0, prior)
+    for number in range(1, MOST_FILES):
+        ledger = ledger_of(folder, uid, index, number)
+        if ledger is None:
+            continue
+        os.close(ledger.fd)
+        same = {"dev": ledger.device, "ino": ledger.inode, "birth": ledger.birth}
+        yield Written(number, {**prior, **same, "size": ledger.size, "modified": None})
+
+
+def ledger_of(folder: Folder, uid: str, index: int, number: int) -> Ledger | None:
+    """The book of file number `number`, its descriptor to be closed; None if there is none."""
+    try:
+        fd = folder.open_file(f".faultline-{uid}-{index}.{role('lines', number)}", os.O_RDWR)
+    except FileNotFoundError:
+        return None
+    ledger = Ledger.open(fd)
+    if ledger is None:
+        os.close(fd)
+    return ledger
 
 
 def _ranges(ledger: Ledger, fd: int) -> Iterator[tuple[int, int]]:
@@ -189,7 +247,7 @@ def _take_out(fd: int, small: int, prior: Data) -> Outcome:
         return Outcome(Undone.FAILED, "what the file shall hold could not be written down")
     info = os.fstat(fd)
     restore.write_back(fd, fd, small, fixed)
-    whole = os.fstat(fd).st_size == prior["size"]
+    whole = os.fstat(fd).st_size == prior["size"] and prior["modified"] is not None
     if whole:
         os.utime(fd, ns=(prior["accessed"], prior["modified"]))
         return Outcome(Undone.UNDONE, "our lines are taken out")

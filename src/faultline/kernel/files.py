@@ -86,6 +86,19 @@ def open_regular(folder: int, name: str, flags: int = os.O_RDONLY) -> int:
         os.close(handle)
 
 
+def reserve(fd: int, size: int) -> None:
+    """Reserve blocks for the first `size` bytes of a file, durably, its size as it is.
+
+    Nothing where the file system cannot. Raises OSError (ENOSPC) when there is no room.
+    """
+    try:
+        syscalls.fallocate(fd, syscalls.Fallocate.KEEP_SIZE, 0, size)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
+            raise
+    os.fsync(fd)
+
+
 def digest(fd: int) -> str:
     """SHA-256 of the content, read by offset: the descriptor's position stays."""
     found = blake2b(digest_size=32)

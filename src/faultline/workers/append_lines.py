@@ -1,26 +1,29 @@
 """Appends lines to a file at a rate and keeps a book of where they stand.
 
-spec: {path, template, interval: ns, count: lines, 0 for as many as fit
-in}.
+spec: {path, template, interval: ns, count: lines, 0 for as many as fit in, follow: whether to go
+on in the file that has the name after a rotation, ramp: ns until the rate is reached, share: 0..1
+of the lines that are made from `template`, others: the template of the rest, latency and
+other_latency: {low: ns, mean: ns, shape} that `{latency}` is drawn from}; all but the first four
+may be left out.
 """
 
 from __future__ import annotations
 
-import errno
 import os
+import random
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from faultline.errors import ApplyFailed, TargetGone
-from faultline.kernel import clock
+from faultline.errors import ApplyFailed
+from faultline.kernel import clock, files
 from faultline.kernel.mark import Mark
-from faultline.workers import line_template
+from faultline.workers import line_course, line_template
 from faultline.workers.figures import Figures
 from faultline.workers.lifetime import Lifetime
-from faultline.workers.line_ledger import Ledger
+from faultline.workers.line_book import Book
 
-_SAFE = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOCTTY
+_NO_LATENCY = {"low": 0, "mean": 0, "shape": "constant"}
 
 
 def main(spec: dict[str, Any], ready: Callable[[dict[str, Any]], None]) -> int:
@@ -30,31 +33,35 @@ def main(spec: dict[str, Any], ready: Callable[[dict[str, Any]], None]) -> int:
     mark = Mark.read(spec["mark"])
     if mark is None:
         raise ApplyFailed(f"{spec['mark']} is not a mark")
-    folder = os.path.dirname(spec["path"])
-    ledger = Ledger.open(os.open(f"{folder}/.faultline-{mark.uid}-0.lines", os.O_RDWR | _SAFE))
-    if ledger is None:
-        raise ApplyFailed("the book of lines was not finished")
-    target = os.open(spec["path"], os.O_RDWR | os.O_APPEND | _SAFE)
-    info = os.fstat(target)
-    if (info.st_ino, info.st_dev) != (ledger.inode, ledger.device):
-        raise TargetGone(f"{spec['path']} was replaced by another file since the plan was made")
-    wanted = min(spec["count"] or ledger.slots, ledger.slots)
+    where, name = os.path.split(spec["path"])
+    follow = spec.get("follow", False)
+    book = Book(files.open_folder(where), name, mark.uid, follow=follow)
+    wanted = min(spec["count"] or book.left, book.left)
     begun = clock.now()
+    book.begin(begun)
     lines = failed = 0
     for n in range(wanted):
-        text = line_template.fill(spec["template"], datetime.now(UTC).astimezone(), n + 1, mark.uid)
-        try:
-            ledger.append(lines, target, text)
+        if book.append(_line(spec, n, mark.uid)):
             lines += 1
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
+        else:
             failed += 1
-        figures.publish({"lines": lines, "failed": failed, "begun": begun})
+        # Against the start and not against the last line: a late line does not slow down the rest.
+        due = begun + line_course.due(n + 1, spec["interval"], spec.get("ramp", 0))
+        pause = max(0, due - clock.now()) / 1e9
+        if n == 0 or pause or n + 1 == wanted:
+            figures.publish({"lines": lines, "failed": failed, "begun": begun})
         if n == 0:
             ready({"lines": lines})
-        # Against the start and not against the last line: a late line does not slow down the rest.
-        due = begun + (n + 1) * spec["interval"]
-        if life.wait(max(0, due - clock.now()) / 1e9):
+        if life.wait(pause):
             break
     return 0
+
+
+def _line(spec: dict[str, Any], n: int, uid: str) -> bytes:
+    """Line number `n`, counted from 0."""
+    share: float = spec.get("share", 1.0)
+    first = line_course.chosen(n, share)
+    course: dict[str, Any] = spec.get("latency" if first else "other_latency") or _NO_LATENCY
+    latency = line_course.latency(course["shape"], course["low"], course["mean"], random.random())
+    template: str = spec["template"] if first else spec["others"]
+    return line_template.fill(template, datetime.now(UTC).astimezone(), n + 1, uid, latency)

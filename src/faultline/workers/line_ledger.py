@@ -4,6 +4,9 @@ and after.
 The file of slots is allocated when it is made, so that a full disk stops the lines and not the
 book. A slot says before the write where the file ended then, and after it where the line really
 begins; a writer that is killed in between leaves a slot from which the line is found again.
+
+Each file that lines went to has a book of its own: a log that is rotated while we write gets one
+more (`role`).
 """
 
 from __future__ import annotations
@@ -14,11 +17,19 @@ import zlib
 from dataclasses import dataclass
 from typing import Final
 
-_HEAD: Final = struct.Struct("<4sQQQQ")  # magic, inode, device, size before, slots
+# magic, inode, device, birth, size before, slots, when the first line was written
+_HEAD: Final = struct.Struct("<4sQQQQQQ")
+_BEGUN: Final = struct.Struct("<Q")
 _SLOT: Final = struct.Struct("<QQII")  # offset, length, checksum, state
-_MAGIC: Final = b"FLl1"
+_MAGIC: Final = b"FLl2"
 _EMPTY, _BEFORE, _DONE = range(3)
 _SEARCH: Final = 1 << 20  # bytes behind a noted end in which an unfinished line is looked for
+MOST_FILES: Final = 8  # that lines are followed to; in the last one they go on
+
+
+def role(what: str, number: int) -> str:
+    """The role of a file of ours that belongs to file number `number` of those written to."""
+    return what + (chr(ord("a") + number) if number else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,19 +49,26 @@ class Ledger:
     fd: int
     inode: int
     device: int
+    birth: int  # with the inode it tells the file from others
     size: int  # of the target before the first line
     slots: int
+    begun: int = 0  # when the first line was written, CLOCK_BOOTTIME ns; 0: not yet
 
     @classmethod
-    def create(cls, fd: int, target: os.stat_result, slots: int) -> Ledger:
+    def create(cls, fd: int, target: os.stat_result, birth: int, slots: int) -> Ledger:
         """Make the slots in an empty file; raises OSError (ENOSPC) when there is no room for
         them.
         """
         os.posix_fallocate(fd, 0, _HEAD.size + slots * _SLOT.size)
-        head = _HEAD.pack(_MAGIC, target.st_ino, target.st_dev, target.st_size, slots)
+        made = cls(fd, target.st_ino, target.st_dev, birth, target.st_size, slots)
+        head = _HEAD.pack(_MAGIC, made.inode, made.device, birth, made.size, slots, 0)
         os.pwrite(fd, head, 0)
         os.fsync(fd)
-        return cls(fd, target.st_ino, target.st_dev, target.st_size, slots)
+        return made
+
+    def begin(self, now: int) -> None:
+        """Note when the first line is written."""
+        os.pwrite(self.fd, _BEGUN.pack(now), _HEAD.size - _BEGUN.size)
 
     @classmethod
     def open(cls, fd: int) -> Ledger | None:
