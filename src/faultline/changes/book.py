@@ -18,7 +18,7 @@ from faultline.changes.journal import Journal
 from faultline.changes.lock import FaultLock
 from faultline.changes.model import End, Record, State
 from faultline.changes.store import Store
-from faultline.errors import FaultlineError, JournalFailed
+from faultline.errors import FaultlineError, JournalFailed, TargetGone
 from faultline.kernel import clock
 
 if TYPE_CHECKING:
@@ -64,7 +64,11 @@ def arm(store: Store, code: str, record: Record, netlink: Netlink | None, late: 
     )
     try:
         for step, ctx in zip(record.steps, contexts, strict=True):
-            ctx.handed = undo.kind_of(step).hold(step.change.spec, step.prior, ctx)
+            try:
+                ctx.handed = undo.kind_of(step).hold(step.change.spec, step.prior, ctx)
+            except TargetGone:
+                if not undo.ended_with_target(record):
+                    raise  # else it went with the place, and the undo says so
         undo.residue(record, contexts)  # the rehearsal: touches nothing, loads everything
     except BaseException:
         armed.close()

@@ -35,8 +35,8 @@ class DiskFill(Kind):
         return frozenset({f"space:{prior['folder']['dev']}"})
 
     def capture(self, spec: Data, ctx: Context) -> Data:
-        with Folder.open(spec["folder"]) as folder:
-            sidecar.changeable(folder)
+        with Folder.open(spec["folder"], ctx) as folder:
+            sidecar.changeable(folder, ctx)
             now = filesystem.space(folder.fd)
             if wanted(spec, now) <= 0:
                 raise Refused(
@@ -48,10 +48,10 @@ class DiskFill(Kind):
             return {"folder": folder.identity(), "available": now.available, "free": now.free}
 
     def hold(self, spec: Data, prior: Data, ctx: Context) -> list[int]:
-        return [Folder.open_exactly(prior["folder"]["path"])]
+        return [Folder.open_exactly(prior["folder"], ctx)]
 
     def apply(self, spec: Data, prior: Data, ctx: Context) -> Data:
-        with Folder.reopen(prior["folder"], ctx.handed) as folder:
+        with Folder.reopen(prior["folder"], ctx) as folder:
             fd = folder.open_file(own_name(ctx, "fill"), os.O_RDWR | os.O_CREAT | os.O_EXCL)
             try:
                 os.fchmod(fd, 0o600)  # whatever the umask
@@ -81,7 +81,7 @@ class DiskFill(Kind):
 
     def presence(self, spec: Data, prior: Data, made: Data, ctx: Context) -> Presence:
         try:
-            with Folder.reopen(prior["folder"], ctx.handed) as folder:
+            with Folder.reopen(prior["folder"], ctx) as folder:
                 info = folder.stat(own_name(ctx, "fill"))
         except TargetGone:
             return Presence.GONE
@@ -92,7 +92,7 @@ class DiskFill(Kind):
     def undo(self, spec: Data, prior: Data, made: Data, ctx: Context) -> Outcome:
         name = own_name(ctx, "fill")
         try:
-            with Folder.reopen(prior["folder"], ctx.handed) as folder:
+            with Folder.reopen(prior["folder"], ctx) as folder:
                 info = folder.stat(name)
                 if info is None:
                     return Outcome(Undone.ABSENT, "the file is gone")
@@ -116,7 +116,8 @@ class DiskFill(Kind):
         )
 
     def commands(self, spec: Data, prior: Data, ctx: Context) -> tuple[tuple[str, ...], ...]:
-        return (("rm", "--", os.path.join(str(prior["folder"]["path"]), own_name(ctx, "fill"))),)
+        path = os.path.join(sidecar.typed(prior["folder"], ctx), own_name(ctx, "fill"))
+        return (("rm", "--", path),)
 
     def scan(self, netlink: Netlink | None, folders: tuple[str, ...]) -> Iterator[Found]:
         for folder, uid, index in sidecar.named(folders, "fill"):

@@ -36,13 +36,12 @@ class DiskInodes(Kind):
         return frozenset({f"inodes:{prior['folder']['dev']}"})
 
     def capture(self, spec: Data, ctx: Context) -> Data:
-        with Folder.open(spec["folder"]) as folder:
-            sidecar.changeable(folder)
+        with Folder.open(spec["folder"], ctx) as folder:
+            sidecar.changeable(folder, ctx)
             now = filesystem.space(folder.fd)
             if not now.inodes:
                 raise Unsupported(
-                    f"{folder.path} is on {filesystem.type_of(folder.path)}, which makes inodes as "
-                    "they are needed",
+                    f"{folder.path} is on a file system that makes inodes as they are needed",
                     hint="fill its space instead: disk.fill",
                 )
             if wanted(spec, now) <= 0:
@@ -52,10 +51,10 @@ class DiskInodes(Kind):
             return {"folder": folder.identity(), "available": now.inodes_available}
 
     def hold(self, spec: Data, prior: Data, ctx: Context) -> list[int]:
-        return [Folder.open_exactly(prior["folder"]["path"])]
+        return [Folder.open_exactly(prior["folder"], ctx)]
 
     def apply(self, spec: Data, prior: Data, ctx: Context) -> Data:
-        with Folder.reopen(prior["folder"], ctx.handed) as folder:
+        with Folder.reopen(prior["folder"], ctx) as folder:
             name = own_name(ctx, "inodes")
             os.mkdir(name, 0o700, dir_fd=folder.fd)
             left = wanted(spec, filesystem.space(folder.fd)) - (1 if spec["count"] else 0)
@@ -72,7 +71,7 @@ class DiskInodes(Kind):
 
     def presence(self, spec: Data, prior: Data, made: Data, ctx: Context) -> Presence:
         try:
-            with Folder.reopen(prior["folder"], ctx.handed) as folder:
+            with Folder.reopen(prior["folder"], ctx) as folder:
                 found = [folder.stat(own_name(ctx, role)) for role in ("inodes", "going")]
         except TargetGone:
             return Presence.GONE
@@ -83,7 +82,7 @@ class DiskInodes(Kind):
     def undo(self, spec: Data, prior: Data, made: Data, ctx: Context) -> Outcome:
         name, going = own_name(ctx, "inodes"), own_name(ctx, "going")
         try:
-            with Folder.reopen(prior["folder"], ctx.handed) as folder:
+            with Folder.reopen(prior["folder"], ctx) as folder:
                 info = folder.stat(name)
                 if info is not None and not _is_ours(info):
                     detail = f"{folder.join(name)} is not the folder of ours; it stays"
@@ -108,7 +107,7 @@ class DiskInodes(Kind):
         )
 
     def commands(self, spec: Data, prior: Data, ctx: Context) -> tuple[tuple[str, ...], ...]:
-        path = str(prior["folder"]["path"])
+        path = sidecar.typed(prior["folder"], ctx)
         ours = [os.path.join(path, own_name(ctx, role)) for role in ("inodes", "going")]
         return (("rm", "-rf", "--", *ours),)
 

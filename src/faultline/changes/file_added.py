@@ -32,30 +32,29 @@ class FileAdded(Kind):
 
     def capture(self, spec: Data, ctx: Context) -> Data:
         where, name = sidecar.split(spec["path"])
-        base, missing = where, list[str]()
-        while not os.path.isdir(base):
-            if os.path.lexists(base):
-                raise Refused(f"{base} is not a folder")
-            base, part = os.path.split(base)
-            missing.insert(0, part)
-        if missing and not spec["parents"]:
-            raise Refused(f"the folder {where} does not exist", hint="force makes missing folders")
-        with Folder.open(base) as folder:
-            sidecar.changeable(folder)
+        base, missing = _nearest(where, ctx)
+        with base as folder:
+            if missing and folder.stat(missing[0]) is not None:
+                raise Refused(f"{folder.join(missing[0])} is not a folder")
+            if missing and not spec["parents"]:
+                raise Refused(
+                    f"the folder {where} does not exist", hint="force makes missing folders"
+                )
+            sidecar.changeable(folder, ctx)
             if not missing and folder.stat(name) is not None and not spec["replaces"]:
                 raise Refused(f"{spec['path']} exists", hint="force puts the new file in its place")
             room = filesystem.space(folder.fd).free
             if len(spec["content"]) + (1 << 16) > room:
-                raise Unsupported(f"{base} has only {room} bytes free")
+                raise Unsupported(f"{folder.path} has only {room} bytes free")
             return {"folder": folder.identity(), "names": [*missing, name]}
 
     def hold(self, spec: Data, prior: Data, ctx: Context) -> list[int]:
-        return [Folder.open_exactly(prior["folder"]["path"])]
+        return [Folder.open_exactly(prior["folder"], ctx)]
 
     def apply(self, spec: Data, prior: Data, ctx: Context) -> Data:
         *folders, name = prior["names"]
         with contextlib.ExitStack() as stack:
-            base = stack.enter_context(Folder.reopen(prior["folder"], ctx.handed))
+            base = stack.enter_context(Folder.reopen(prior["folder"], ctx))
             sidecar.write(base, ctx, self.name, spec, prior)
             here = base
             for part in folders:
@@ -77,7 +76,7 @@ class FileAdded(Kind):
 
     def presence(self, spec: Data, prior: Data, made: Data, ctx: Context) -> Presence:
         try:
-            with Folder.reopen(prior["folder"], ctx.handed) as base:
+            with Folder.reopen(prior["folder"], ctx) as base:
                 if not sidecar.exists(base, ctx):
                     return Presence.ABSENT
                 with _walk(base, prior) as here:
@@ -88,7 +87,7 @@ class FileAdded(Kind):
 
     def undo(self, spec: Data, prior: Data, made: Data, ctx: Context) -> Outcome:
         try:
-            with Folder.reopen(prior["folder"], ctx.handed) as base:
+            with Folder.reopen(prior["folder"], ctx) as base:
                 if not sidecar.exists(base, ctx):
                     return Outcome(Undone.ABSENT, "nothing of ours lies in the folder")
                 outcome = self._remove(spec, prior, self._inode(base, made, ctx), base, ctx)
@@ -133,12 +132,25 @@ class FileAdded(Kind):
         )
 
     def commands(self, spec: Data, prior: Data, ctx: Context) -> tuple[tuple[str, ...], ...]:
-        base = str(prior["folder"]["path"])
+        base = sidecar.typed(prior["folder"], ctx)
         note = os.path.join(base, own_name(ctx, "json"))
         return ("rm", "--", os.path.join(base, *map(str, prior["names"]))), ("rm", "-f", "--", note)
 
     def scan(self, netlink: Netlink | None, folders: tuple[str, ...]) -> Iterator[Found]:
         return sidecar.scan(self.name, folders)
+
+
+def _nearest(path: str, ctx: Context) -> tuple[Folder, list[str]]:
+    """The folder at `path`, or the nearest one above it that exists, and what is missing below."""
+    missing: list[str] = []
+    while True:
+        try:
+            return Folder.open(path, ctx), missing
+        except TargetGone:
+            if path == "/":
+                raise
+        path, part = os.path.split(path)
+        missing.insert(0, part)
 
 
 def _below(folder: Folder, part: str) -> Folder:

@@ -26,8 +26,8 @@ class FileAttributes(Kind):
 
     def capture(self, spec: Data, ctx: Context) -> Data:
         where, name = sidecar.split(spec["path"])
-        with Folder.open(where) as folder:
-            sidecar.changeable(folder)
+        with Folder.open(where, ctx) as folder:
+            sidecar.changeable(folder, ctx)
             info, same = sidecar.regular(folder, name)
             sidecar.refuse_claimed(folder, name, ctx)
             mode = stat.S_IMODE(info.st_mode)
@@ -40,10 +40,10 @@ class FileAttributes(Kind):
             return {**same, "folder": folder.identity(), "mode": mode, "names": [name]}
 
     def hold(self, spec: Data, prior: Data, ctx: Context) -> list[int]:
-        return [Folder.open_exactly(prior["folder"]["path"])]
+        return [Folder.open_exactly(prior["folder"], ctx)]
 
     def apply(self, spec: Data, prior: Data, ctx: Context) -> Data:
-        with Folder.reopen(prior["folder"], ctx.handed) as folder:
+        with Folder.reopen(prior["folder"], ctx) as folder:
             sidecar.write(folder, ctx, self.name, spec, prior)
             handle = _handle(folder, prior)
             if handle is None:
@@ -58,7 +58,7 @@ class FileAttributes(Kind):
 
     def presence(self, spec: Data, prior: Data, made: Data, ctx: Context) -> Presence:
         try:
-            with Folder.reopen(prior["folder"], ctx.handed) as folder:
+            with Folder.reopen(prior["folder"], ctx) as folder:
                 if not sidecar.exists(folder, ctx):
                     return Presence.ABSENT
                 handle = _handle(folder, prior)
@@ -72,7 +72,7 @@ class FileAttributes(Kind):
 
     def undo(self, spec: Data, prior: Data, made: Data, ctx: Context) -> Outcome:
         try:
-            with Folder.reopen(prior["folder"], ctx.handed) as folder:
+            with Folder.reopen(prior["folder"], ctx) as folder:
                 if not sidecar.exists(folder, ctx):
                     return Outcome(Undone.ABSENT, "nothing of ours lies in the folder")
                 outcome = self._undo(spec, prior, folder, ctx)
@@ -108,7 +108,7 @@ class FileAttributes(Kind):
         )
 
     def commands(self, spec: Data, prior: Data, ctx: Context) -> tuple[tuple[str, ...], ...]:
-        folder = str(prior["folder"]["path"])
+        folder = sidecar.typed(prior["folder"], ctx)
         path = os.path.join(folder, str(prior["names"][0]))
         note = os.path.join(folder, sidecar.own_name(ctx, "json"))
         return ("chmod", f"{prior['mode']:04o}", "--", path), ("rm", "-f", "--", note)

@@ -63,8 +63,8 @@ class FileContent(Kind):
 
     def capture(self, spec: Data, ctx: Context) -> Data:
         where, name = sidecar.split(spec["path"])
-        with Folder.open(where) as folder:
-            sidecar.changeable(folder)
+        with Folder.open(where, ctx) as folder:
+            sidecar.changeable(folder, ctx)
             info, same = sidecar.regular(folder, name)
             sidecar.refuse_claimed(folder, name, ctx)
             _check_size(spec, info.st_size, filesystem.space(folder.fd).free)
@@ -82,12 +82,12 @@ class FileContent(Kind):
             }  # fmt: skip
 
     def hold(self, spec: Data, prior: Data, ctx: Context) -> list[int]:
-        return [Folder.open_exactly(prior["folder"]["path"])]
+        return [Folder.open_exactly(prior["folder"], ctx)]
 
     def apply(self, spec: Data, prior: Data, ctx: Context) -> Data:
         name = prior["names"][0]
         before = files.FileState.from_json(prior["file"])
-        with Folder.reopen(prior["folder"], ctx.handed) as folder, contextlib.ExitStack() as stack:
+        with Folder.reopen(prior["folder"], ctx) as folder, contextlib.ExitStack() as stack:
             fd = files.open_regular(folder.fd, name, os.O_RDWR)
             stack.callback(os.close, fd)
             if not sidecar.is_same(fd, prior):
@@ -133,7 +133,7 @@ class FileContent(Kind):
 
     def presence(self, spec: Data, prior: Data, made: Data, ctx: Context) -> Presence:
         try:
-            with Folder.reopen(prior["folder"], ctx.handed) as folder:
+            with Folder.reopen(prior["folder"], ctx) as folder:
                 if not sidecar.exists(folder, ctx):
                     return Presence.ABSENT
                 with _opened(folder, prior, ctx) as at:
@@ -147,7 +147,7 @@ class FileContent(Kind):
 
     def undo(self, spec: Data, prior: Data, made: Data, ctx: Context) -> Outcome:
         try:
-            with Folder.reopen(prior["folder"], ctx.handed) as folder:
+            with Folder.reopen(prior["folder"], ctx) as folder:
                 if not sidecar.exists(folder, ctx):
                     return Outcome(Undone.ABSENT, "nothing of ours lies in the folder")
                 with _opened(folder, prior, ctx) as at:
@@ -210,7 +210,7 @@ class FileContent(Kind):
         return does, "put the original lines back, same inode; lines that others change stay"
 
     def commands(self, spec: Data, prior: Data, ctx: Context) -> tuple[tuple[str, ...], ...]:
-        folder = str(prior["folder"]["path"])
+        folder = sidecar.typed(prior["folder"], ctx)
         path = os.path.join(folder, str(prior["names"][0]))
         ours = [os.path.join(folder, own_name(ctx, role)) for role in (*_ROLES, "part", "json")]
         return ("cp", "--", ours[3], path), ("rm", "-f", "--", *ours)

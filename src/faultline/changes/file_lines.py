@@ -33,6 +33,7 @@ from faultline.workers.line_ledger import MOST_FILES, Ledger, located, role
 MOST_LINES: Final = 2_000_000
 _SPARE: Final = 16
 _PARTS: Final = ("lines", "redo", "reserve")  # of each file that lines went to
+_SHARED: Final = ("boot", "folder", "names")  # what is the same for all files of a fault
 _WORST: Final = (Undone.FAILED, Undone.KEPT, Undone.UNDONE, Undone.GONE, Undone.ABSENT)
 
 
@@ -57,8 +58,8 @@ class FileLines(Kind):
 
     def capture(self, spec: Data, ctx: Context) -> Data:
         where, name = sidecar.split(spec["path"])
-        with Folder.open(where) as folder:
-            sidecar.changeable(folder)
+        with Folder.open(where, ctx) as folder:
+            sidecar.changeable(folder, ctx)
             info, same = sidecar.regular(folder, name)
             sidecar.refuse_claimed(folder, name, ctx)
             if filesystem.space(folder.fd).free < 1 << 20:
@@ -69,10 +70,10 @@ class FileLines(Kind):
             }  # fmt: skip
 
     def hold(self, spec: Data, prior: Data, ctx: Context) -> list[int]:
-        return [Folder.open_exactly(prior["folder"]["path"])]
+        return [Folder.open_exactly(prior["folder"], ctx)]
 
     def apply(self, spec: Data, prior: Data, ctx: Context) -> Data:
-        with Folder.reopen(prior["folder"], ctx.handed) as folder, contextlib.ExitStack() as stack:
+        with Folder.reopen(prior["folder"], ctx) as folder, contextlib.ExitStack() as stack:
             if not folder.holds(prior["names"][0], prior):
                 raise TargetGone(
                     f"{spec['path']} was replaced by another file since the plan was made"
@@ -97,14 +98,14 @@ class FileLines(Kind):
 
     def presence(self, spec: Data, prior: Data, made: Data, ctx: Context) -> Presence:
         try:
-            with Folder.reopen(prior["folder"], ctx.handed) as folder:
+            with Folder.reopen(prior["folder"], ctx) as folder:
                 return Presence.OURS if sidecar.exists(folder, ctx) else Presence.ABSENT
         except TargetGone:
             return Presence.GONE
 
     def undo(self, spec: Data, prior: Data, made: Data, ctx: Context) -> Outcome:
         try:
-            with Folder.reopen(prior["folder"], ctx.handed) as folder:
+            with Folder.reopen(prior["folder"], ctx) as folder:
                 if not sidecar.exists(folder, ctx):
                     return Outcome(Undone.ABSENT, "nothing of ours lies in the folder")
                 found = [
@@ -179,7 +180,7 @@ class FileLines(Kind):
         return f"append {what} to {spec['path']}", undo[spec["keep"]]
 
     def commands(self, spec: Data, prior: Data, ctx: Context) -> tuple[tuple[str, ...], ...]:
-        folder = str(prior["folder"]["path"])
+        folder = sidecar.typed(prior["folder"], ctx)
         base = [*_PARTS, "part", "json"]
         more = [each for each in _roles()[len(_PARTS) :] if spec.get("follow")]
         ours = [os.path.join(folder, own_name(ctx, each)) for each in (*base, *more)]
@@ -211,7 +212,7 @@ def written_to(folder: Folder, uid: str, index: int, prior: Data) -> Iterator[Wr
             continue
         os.close(ledger.fd)
         same = {"dev": ledger.device, "ino": ledger.inode, "birth": ledger.birth}
-        yield Written(number, {**prior, **same, "size": ledger.size, "modified": None})
+        yield Written(number, {**{k: prior[k] for k in _SHARED}, **same, "size": ledger.size})
 
 
 def ledger_of(folder: Folder, uid: str, index: int, number: int) -> Ledger | None:
@@ -247,7 +248,7 @@ def _take_out(fd: int, small: int, prior: Data) -> Outcome:
         return Outcome(Undone.FAILED, "what the file shall hold could not be written down")
     info = os.fstat(fd)
     restore.write_back(fd, fd, small, fixed)
-    whole = os.fstat(fd).st_size == prior["size"] and prior["modified"] is not None
+    whole = os.fstat(fd).st_size == prior["size"] and "modified" in prior
     if whole:
         os.utime(fd, ns=(prior["accessed"], prior["modified"]))
         return Outcome(Undone.UNDONE, "our lines are taken out")

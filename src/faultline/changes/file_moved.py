@@ -32,15 +32,15 @@ class FileMoved(Kind):
 
     def capture(self, spec: Data, ctx: Context) -> Data:
         where, name = sidecar.split(spec["path"])
-        with Folder.open(where) as folder:
-            sidecar.changeable(folder)
+        with Folder.open(where, ctx) as folder:
+            sidecar.changeable(folder, ctx)
             info, same = sidecar.regular(folder, name)
             sidecar.refuse_claimed(folder, name, ctx)
             prior = {**same, "folder": folder.identity(), "names": [name]}
             if not spec["to"]:
                 return {**prior, "target": prior["folder"], "target_name": own_name(ctx, "kept")}
             there, new = sidecar.split(spec["to"])
-            with Folder.open(there) as target:
+            with Folder.open(there, ctx) as target:
                 if target.stat(new) is not None:
                     raise Refused(
                         f"{spec['to']} exists", hint="nothing is ever replaced; name a free path"
@@ -53,11 +53,11 @@ class FileMoved(Kind):
                 return {**prior, "target": target.identity(), "target_name": new}
 
     def hold(self, spec: Data, prior: Data, ctx: Context) -> list[int]:
-        return [Folder.open_exactly(prior[key]["path"]) for key in ("folder", "target")]
+        return [Folder.open_exactly(prior[key], ctx) for key in ("folder", "target")]
 
     def apply(self, spec: Data, prior: Data, ctx: Context) -> Data:
         name = prior["names"][0]
-        with Folder.reopen(prior["folder"], ctx.handed) as folder, _target(prior, ctx) as target:
+        with Folder.reopen(prior["folder"], ctx) as folder, _target(prior, ctx) as target:
             if not folder.holds(name, prior):
                 raise TargetGone(
                     f"{spec['path']} was replaced by another file since the plan was made"
@@ -68,7 +68,7 @@ class FileMoved(Kind):
 
     def presence(self, spec: Data, prior: Data, made: Data, ctx: Context) -> Presence:
         try:
-            with Folder.reopen(prior["folder"], ctx.handed) as folder:
+            with Folder.reopen(prior["folder"], ctx) as folder:
                 if not sidecar.exists(folder, ctx):
                     return Presence.ABSENT
                 name = prior["names"][0]
@@ -79,7 +79,7 @@ class FileMoved(Kind):
 
     def undo(self, spec: Data, prior: Data, made: Data, ctx: Context) -> Outcome:
         try:
-            with Folder.reopen(prior["folder"], ctx.handed) as folder:
+            with Folder.reopen(prior["folder"], ctx) as folder:
                 if not sidecar.exists(folder, ctx):
                     return Outcome(Undone.ABSENT, "nothing of ours lies in the folder")
                 with _target(prior, ctx) as target:
@@ -120,9 +120,9 @@ class FileMoved(Kind):
         )
 
     def commands(self, spec: Data, prior: Data, ctx: Context) -> tuple[tuple[str, ...], ...]:
-        folder = str(prior["folder"]["path"])
+        folder = sidecar.typed(prior["folder"], ctx)
         path = os.path.join(folder, str(prior["names"][0]))
-        there = os.path.join(str(prior["target"]["path"]), str(prior["target_name"]))
+        there = os.path.join(sidecar.typed(prior["target"], ctx), str(prior["target_name"]))
         note = os.path.join(folder, own_name(ctx, "json"))
         return ("mv", "-T", "--", there, path), ("rm", "-f", "--", note)
 
@@ -131,7 +131,7 @@ class FileMoved(Kind):
 
 
 def _target(prior: Data, ctx: Context) -> Folder:
-    return Folder.reopen(prior["target"], ctx.handed[1:])
+    return Folder.reopen(prior["target"], ctx, 1)
 
 
 def _rename(source: Folder, old: str, target: Folder, new: str) -> None:

@@ -6,10 +6,14 @@ plain file that belongs to us or root, that nobody else can write, that has one 
 names the very folder it lies in. Folders are opened without following a link on the way and
 checked by inode number; a file in them is reached by its name below that descriptor, never by
 following a link at its end.
+
+Paths of a place that has a root directory of its own are walked inside that. Whoever rules there
+can put anything under any name, also a device that does harm by being opened.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -22,11 +26,9 @@ from typing import Final, Self, cast
 from faultline.changes.kind import Context, Data, Found
 from faultline.changes.model import Change
 from faultline.errors import Conflict, Refused, TargetGone, Unsupported
-from faultline.kernel import clock, filesystem, syscalls
+from faultline.kernel import clock, filesystem, syscalls, walk
 
 _NAME: Final = re.compile(r"\.faultline-(?P<uid>.+)-(?P<step>\d+)\.(?P<role>[a-z]+)")
-_AT_FDCWD: Final = -100
-_NO_LINKS: Final = syscalls.Resolve.NO_SYMLINKS | syscalls.Resolve.NO_MAGICLINKS
 _LIMIT: Final = 1 << 20
 SCHEMA: Final = 1
 
@@ -48,47 +50,61 @@ class Folder:
 
     path: str
     fd: int
+    host: str = ""  # the path from our own root, where `path` is that of another and this is known
 
     @classmethod
-    def open(cls, path: str) -> Self:
-        """Open the folder `path`, links on the way resolved now; raises TargetGone if there is
-        none.
+    def open(cls, path: str, ctx: Context | None = None) -> Self:
+        """Open the folder `path` of the place of `ctx`, links on the way resolved now.
+
+        Raises TargetGone if there is none.
         """
-        real = os.path.realpath(path)
-        flags = os.O_RDONLY | os.O_DIRECTORY
+        root = ctx.root if ctx else None
         try:
-            return cls(real, syscalls.openat2(_AT_FDCWD, real, flags, _NO_LINKS))
+            real = walk.resolve(path, root)
+            fd = walk.open_exactly(real, root)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise TargetGone(f"{path} is not a folder", hint="name an existing one") from error
+        return cls(real, fd, "" if root is None else walk.from_here(fd, _pid(ctx)))
 
     @classmethod
-    def reopen(cls, known: Data, handed: list[int]) -> Self:
-        """The folder that `identity` described, by a descriptor from before or by its path.
+    def reopen(cls, known: Data, ctx: Context, nth: int = 0) -> Self:
+        """The folder that `identity` described, by the `nth` descriptor from before or by its path.
 
         Raises TargetGone if another one lies there now: it is not the one that was changed.
         """
-        fd = os.dup(handed[0]) if handed else -1
-        if fd < 0:
-            fd = cls.open_exactly(known["path"])
+        held = ctx.handed[nth:]
+        fd = os.dup(held[0]) if held else cls.open_exactly(known, ctx)
         info = os.fstat(fd)
         # Device numbers are given out anew at each boot; inode numbers of a disk are not.
         same_boot = known["boot"] == clock.boot_id()
         if info.st_ino != known["ino"] or (same_boot and info.st_dev != known["dev"]):
             os.close(fd)
             raise TargetGone(f"{known['path']} is another folder than the one that was changed")
-        return cls(known["path"], fd)
+        return cls(known["path"], fd, known.get("host", ""))
 
     @staticmethod
-    def open_exactly(path: str) -> int:
+    def open_exactly(known: Data, ctx: Context) -> int:
+        """A descriptor of the folder that `identity` described, by its path.
+
+        When the place's own root is not there any more, the path from ours leads to what is left.
+        """
+        path, root = known["path"], None
         try:
-            return syscalls.openat2(_AT_FDCWD, path, os.O_RDONLY | os.O_DIRECTORY, _NO_LINKS)
+            root = ctx.root
+        except TargetGone:
+            path = known.get("host")
+            if not path:
+                raise
+        try:
+            return walk.open_exactly(path, root)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise TargetGone(f"the folder {path} is gone") from error
 
     def identity(self) -> Data:
         """What is remembered of this folder."""
         info = os.fstat(self.fd)
-        return {"path": self.path, "dev": info.st_dev, "ino": info.st_ino, "boot": clock.boot_id()}
+        known = {"path": self.path, "dev": info.st_dev, "ino": info.st_ino}
+        return {**known, "boot": clock.boot_id(), **({"host": self.host} if self.host else {})}
 
     def join(self, name: str) -> str:
         return os.path.join(self.path, name)
@@ -101,9 +117,17 @@ class Folder:
             return None
 
     def open_file(self, name: str, flags: int, mode: int = 0o600) -> int:
-        """Open an entry; a link at its place raises OSError (ELOOP)."""
+        """Open an entry; for a link or a device OSError (ELOOP) is raised, and it is untouched."""
         safe = flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
-        return os.open(name, safe, mode, dir_fd=self.fd)
+        if flags & (os.O_PATH | os.O_DIRECTORY | os.O_CREAT):
+            return os.open(name, safe, mode, dir_fd=self.fd)
+        handle = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.fd)
+        try:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise OSError(errno.ELOOP, "not a plain file", self.join(name))
+            return os.open(f"/proc/self/fd/{handle}", safe & ~os.O_NOFOLLOW)
+        finally:
+            os.close(handle)
 
     def remove(self, name: str) -> bool:
         """Remove an entry; False if there was none."""
@@ -170,6 +194,19 @@ def identify(fd: int) -> Data:
     return {"dev": info.st_dev, "ino": info.st_ino, "birth": birth, "boot": clock.boot_id()}
 
 
+def _pid(ctx: Context | None) -> int:
+    """The process whose mounts tell of a folder; 0 for our own."""
+    return int(ctx.inside.get("pid", 0)) if ctx and ctx.inside.get("rooted") else 0
+
+
+def typed(known: Data, ctx: Context) -> str:
+    """The path of a remembered folder that a person of this host can type."""
+    path = str(known["path"])
+    if not ctx.inside.get("rooted"):
+        return path
+    return str(known.get("host") or f"/proc/{_pid(ctx)}/root{path}")
+
+
 def split(path: str) -> tuple[str, str]:
     """Folder and name of an absolute path; Refused where there is no name to act on."""
     folder, name = os.path.split(path)
@@ -201,11 +238,13 @@ def regular(folder: Folder, name: str) -> tuple[os.stat_result, Data]:
     return info, known
 
 
-def changeable(folder: Folder) -> None:
+def changeable(folder: Folder, ctx: Context) -> None:
     """Refuse a folder on a read-only file system, or on one that another host can change."""
     if os.statvfs(folder.fd).f_flag & os.ST_RDONLY:
         raise Unsupported(f"{folder.path} is on a read-only file system")
-    kind = filesystem.type_of(folder.path)
+    kind = filesystem.type_of_fd(folder.fd, _pid(ctx))
+    if not kind:
+        raise Unsupported(f"the kernel does not tell on which file system {folder.path} is")
     if kind in NETWORKED or kind.startswith("fuse."):
         raise Unsupported(
             f"{folder.path} is on {kind}: undo could not be made safe there",
@@ -300,7 +339,21 @@ def scan(kind: str, folders: tuple[str, ...]) -> Iterator[Found]:
             for note in notes(folder):
                 if note["kind"] == kind:
                     change = Change(kind, note["spec"])
-                    yield Found(note["uid"], note["index"], change, note["prior"], folder.path)
+                    # The paths in it are of the place that the fault acted in: this one is ours.
+                    prior = _as_seen(note["prior"], folder)
+                    yield Found(note["uid"], note["index"], change, prior, folder.path)
+
+
+def _as_seen(prior: Data, folder: Folder) -> Data:
+    """A prior state whose folders have the paths that they have for whoever scans."""
+    seen = {**prior, "folder": folder.identity()}
+    target = prior.get("target")
+    if target:
+        same = target["ino"] == seen["folder"]["ino"]
+        seen["target"] = (
+            seen["folder"] if same else {**target, "path": target.get("host") or target["path"]}
+        )
+    return seen
 
 
 def named(folders: tuple[str, ...], role: str) -> Iterator[tuple[Folder, str, int]]:

@@ -52,6 +52,7 @@ class Worker(Kind):
                 "mark": ctx.mark,
                 "deadline": ctx.deadline,
                 "stats": ctx.stats,
+                "root": root_of_place(ctx.inside),
             },
         }
         return {"ready": start(ctx.code, ctx.mark, order, spec.get("ready", READY))}
@@ -136,6 +137,13 @@ def _fill(value: Any, ctx: Context) -> Any:
         return {name: _fill(inner, ctx) for name, inner in inside.items()}
     known = {"@uid": ctx.uid, "@tap": tap_name(ctx.uid, ctx.index)}
     return known.get(value, value) if isinstance(value, str) else value
+
+
+def root_of_place(place: Data) -> Data | None:
+    """The process whose root directory a worker walks its paths from; None for our own root."""
+    if not place.get("rooted"):
+        return None
+    return {"pid": place["pid"], "start": place["start"]}
 
 
 def _forget(path: str) -> None:

@@ -11,6 +11,7 @@ from faultline.api.params import Params
 from faultline.api.quantities import Between, Flag, Percent, Size, text
 from faultline.changes.model import Change, Record
 from faultline.errors import Unsupported
+from faultline.injection.file_target import folder, opened
 from faultline.injection.model import Ending, Fault
 from faultline.injection.reading import Effect, Reading
 from faultline.kernel import filesystem
@@ -64,7 +65,7 @@ class DiskFill(Fault[FillParams]):
 
     def plan(self, place: Place, params: FillParams) -> list[Change]:
         spec: dict[str, Any] = {
-            "folder": os.path.realpath(params.folder),
+            "folder": folder(place, params.folder),
             "percent": float(params.percent or 0),
             "bytes": int(params.bytes or 0),
             "leave": int(params.leave),
@@ -77,7 +78,8 @@ class DiskFill(Fault[FillParams]):
         return [Change("disk_fill", spec)]
 
     def observe(self, place: Place, params: FillParams, record: Record) -> Reading:
-        now = filesystem.space(params.folder)
+        with opened(place, params.folder) as fd:
+            now = filesystem.space(fd)
         if params.percent is not None:
             asked = f"{params.percent} used"
             short = float(params.percent) - now.percent
@@ -129,14 +131,15 @@ class DiskInodes(Fault[InodesParams]):
 
     def plan(self, place: Place, params: InodesParams) -> list[Change]:
         spec: dict[str, Any] = {
-            "folder": os.path.realpath(params.folder),
+            "folder": folder(place, params.folder),
             "percent": float(params.percent or 0),
             "count": params.count or 0,
         }
         return [Change("disk_inodes", spec)]
 
     def observe(self, place: Place, params: InodesParams, record: Record) -> Reading:
-        now = filesystem.space(params.folder)
+        with opened(place, params.folder) as fd:
+            now = filesystem.space(fd)
         if params.percent is not None:
             asked, value = f"{params.percent} of the inodes used", now.inode_percent
             ok = value >= float(params.percent) - _POINT or not now.inodes_available

@@ -14,9 +14,10 @@ from faultline import units
 from faultline.api.params import Params
 from faultline.api.quantities import Between, ByteRate, Flag, Size, text
 from faultline.changes.model import Change, Record, mark
-from faultline.errors import InvalidParameter, Refused, Unsupported
+from faultline.errors import Refused, Unsupported
 from faultline.faults.process import ProcessParams, targets
 from faultline.injection import block_reading, guards
+from faultline.injection.file_target import folder, note_root, opened
 from faultline.injection.model import Ending, Fault
 from faultline.injection.reading import Effect, Reading
 from faultline.kernel import blockio, cgroup, procfs
@@ -27,6 +28,7 @@ from faultline.workers.io_burn import ALIGNMENT
 from faultline.workers.join import group_to
 
 _WATCH = 1.0  # seconds that the disk's counters are watched
+_NEAR = 0.8  # the share of an asked rate that must be reached
 _SLOWEST = 1  # byte a second: the smallest rate that the kernel takes
 
 P = TypeVar("P", bound="_TargetParams")
@@ -53,10 +55,24 @@ class BurnParams(Params):
     """The size of the file that is worked on; never more than half of what is free."""
     count: Annotated[int, Between(1, 64), Flag("c")] = 1
     """How many requests there are at once."""
+    rate: Annotated[ByteRate | None, Between("4KiB/s", "1TiB/s"), Flag("r")] = None
+    """How much to transfer in a second; without it as fast as it goes."""
+    amount: Annotated[Size | None, Between("4KiB", "1PiB"), Flag("a")] = None
+    """How much to transfer altogether and then rest; without it until the end."""
+
+    @property
+    def words(self) -> str:
+        """What is asked, in a few words."""
+        amount = f"{self.mode} {self.amount}" if self.amount is not None else self.mode
+        return f"{amount} at {self.rate}" if self.rate is not None else f"{amount} without pause"
 
 
 class DiskioBurn(Fault[BurnParams]):
-    """Keep a disk busy by reading or writing as fast as it goes, past the page cache."""
+    """Keep a disk busy by reading or writing past the page cache: without pause, at a rate, or a
+    certain amount.
+
+    On a place the requests count as the place's own: they are made in its control groups.
+    """
 
     id = "diskio.burn"
     ending = Ending.SELF
@@ -77,23 +93,25 @@ class DiskioBurn(Fault[BurnParams]):
     scratch = "disk"
 
     def plan(self, place: Place, params: BurnParams) -> list[Change]:
-        folder = os.path.realpath(params.folder)
-        if not Path(folder).is_dir():
-            raise InvalidParameter("folder", params.folder, "a folder that exists")
+        where = folder(place, params.folder)
+        join = place.groups("io", "blkio", "memory", "cpu", "cpuacct")
         order = {
             "mode": params.mode,
-            "folder": folder,
+            "folder": where,
             "block": int(params.block),
             "size": max(int(params.bytes), int(params.block)),
             "jobs": params.count,
+            "rate": int(params.rate or 0),
+            "amount": int(params.amount or 0),
+            "join": [str(group.folder) for group in join],
         }
-        what = f"{params.mode} {params.count} times {params.block} at once in {folder}, without end"
+        what = f"{params.words} in {where}, {params.count} times {params.block} at once"
         spec = {"module": "io_burn", "spec": order, "what": what, "ready": 120.0}
         return [Change("worker", spec)]
 
     def observe(self, place: Place, params: BurnParams, record: Record) -> Reading:
-        asked = f"{params.mode} without pause"
-        disk = Device.of_path(os.path.realpath(params.folder)).disk()
+        asked = params.words
+        disk = _disk_of(place, params.folder)
         pids = [each.pid for each in procfs.find_marked(mark(record.uid, 0))]
         if not pids:
             why = "our processes have ended"
@@ -111,11 +129,17 @@ class DiskioBurn(Fault[BurnParams]):
             f"{units.ByteRate(round(rate)).short} on {disk.name}, {busy:.0f}% of the time busy, "
             f"{units.ByteRate(round(own)).short} of it ours"
         )
-        values = {"measured": rate, "own": own, "busy": busy}
+        values = {"measured": rate, "own": own, "busy": busy, "bytes": float(later)}
+        if params.amount is not None and later >= int(params.amount):
+            measured = f"{units.Size(later).short} by our processes, all of it"
+            return Reading(Effect.EFFECTIVE, asked, measured, self.measures, values=values)
         # The disk must have moved at least what we are charged for, but for what is on its way.
-        right = own > 0 and rate >= 0.5 * own
-        effect = Effect.EFFECTIVE if right else Effect.INEFFECTIVE
-        reason = "" if right else "the requests do not reach the disk"
+        reason = "" if own > 0 and rate >= 0.5 * own else "the requests do not reach the disk"
+        if params.rate is not None:
+            values["asked"] = float(params.rate)
+            if own < _NEAR * float(params.rate):
+                reason = reason or "the disk does no more"
+        effect = Effect.INEFFECTIVE if reason else Effect.EFFECTIVE
         return Reading(effect, asked, measured, self.measures, reason, values)
 
 
@@ -215,7 +239,7 @@ class _Throttled(Fault[P]):
     def plan(self, place: Place, params: P) -> list[Change]:
         if os.geteuid() != 0:
             raise Unsupported("limits on block I/O are set by root alone", hint="run as root")
-        disks = _disks(params)
+        disks = _disks(place, params)
         wanted = asdict(self.limits(params))
         changes: list[Change] = []
         for group, members in _groups(targets(params)):
@@ -290,9 +314,16 @@ class DiskioHang(_Throttled[HangParams]):
         return "reads and writes hang" if params.mode == "all" else f"{params.mode}s hang"
 
 
-def _disks(params: _TargetParams) -> list[Device]:
+def _disk_of(place: Place, path: str) -> Device:
+    """The disk below a folder of a place."""
+    with opened(place, path) as fd:
+        return Device.of_fd(fd, path, place.pid).disk()
+
+
+def _disks(place: Place, params: _TargetParams) -> list[Device]:
     if params.folder is not None:
-        return [Device.of_path(params.folder).disk()]
+        note_root(place, params.folder)
+        return [_disk_of(place, params.folder)]
     names = [name.strip() for name in (params.device or "").split(",")]
     return sorted({Device.find(name).disk() for name in names if name})
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 import stat
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, model_validator
@@ -20,7 +19,15 @@ from faultline.api.quantities import Between, Duration, Flag, Size, text
 from faultline.changes.merge import replaced
 from faultline.changes.model import Change, Record
 from faultline.injection import guards
-from faultline.injection.file_target import content_of, linked, status_of, verdict
+from faultline.injection.file_target import (
+    content_of,
+    folder,
+    linked,
+    note_root,
+    readable,
+    status_of,
+    verdict,
+)
 from faultline.injection.model import Ending, Fault
 from faultline.injection.reading import Effect, Reading
 from faultline.kernel import clock
@@ -93,8 +100,9 @@ class FileAdd(_FileFault[AddParams]):
     example: ClassVar[dict[str, str]] = {"path": "{folder}/stray.conf", "content": "mode = wild"}
 
     def plan(self, place: Place, params: AddParams) -> list[Change]:
+        note_root(place, params.path)
         changes: list[Change] = []
-        if params.force and status_of(params.path) is not None:
+        if params.force and status_of(place, params.path) is not None:
             changes.append(Change("file_moved", {"path": params.path, "to": ""}))
         mode = int(params.permission, 8)
         made: dict[str, Any] = {"path": params.path, "content": params.content, "mode": mode}
@@ -103,7 +111,7 @@ class FileAdd(_FileFault[AddParams]):
 
     def observe(self, place: Place, params: AddParams, record: Record) -> Reading:
         size = len(params.content.encode())
-        info = status_of(params.path)
+        info = status_of(place, params.path)
         ok = info is not None and info.st_size == size
         measured = f"{info.st_size} bytes, mode {stat.S_IMODE(info.st_mode):04o}" if info else ""
         asked = f"{params.path} with {size} bytes"
@@ -151,11 +159,13 @@ class FileAppend(_FileFault[AppendParams]):
     }
 
     def plan(self, place: Place, params: AppendParams) -> list[Change]:
-        linked(params.path)
+        linked(place, params.path)
         interval = int(params.interval)
         shared: dict[str, Any] = {"path": params.path, "count": params.count, "interval": interval}
         what = f"appends lines to {params.path}, one every {params.interval}"
-        work = {**shared, "path": os.path.realpath(params.path), "template": params.content}
+        where, name = os.path.split(params.path)
+        path = f"{folder(place, where, 'path').rstrip('/')}/{name}"
+        work = {**shared, "path": path, "template": params.content}
         worker = {"module": "append_lines", "spec": work, "what": what}
         return [Change("file_lines", {**shared, "keep": params.keep}), Change("worker", worker)]
 
@@ -163,12 +173,10 @@ class FileAppend(_FileFault[AppendParams]):
         asked = f"{params.count or 'unlimited'} lines, one every {params.interval}"
         prior = record.steps[0].prior
         form = line_template.pattern(params.content, record.uid)
-        try:
-            with Path(params.path).open("rb") as file:
-                file.seek(prior["size"])
-                found = len(form.findall(file.read(64 << 20)))
-        except FileNotFoundError:
-            return Reading.unmeasured(asked, self.measures, f"{params.path} is gone")
+        with readable(place, params.path) as fd:
+            if fd is None:
+                return Reading.unmeasured(asked, self.measures, f"{params.path} is gone")
+            found = len(form.findall(os.pread(fd, 64 << 20, prior["size"])))
         elapsed = clock.now() - (record.deadline - record.duration)
         due = elapsed // int(params.interval) + 1
         due = min(due, params.count) if params.count else due
@@ -200,11 +208,11 @@ class FileChmod(_FileFault[ChmodParams]):
     example: ClassVar[dict[str, str]] = {"path": "{folder}/app.conf", "permission": "0000"}
 
     def plan(self, place: Place, params: ChmodParams) -> list[Change]:
-        linked(params.path)
+        linked(place, params.path)
         return [Change("file_attributes", {"path": params.path, "mode": int(params.permission, 8)})]
 
     def observe(self, place: Place, params: ChmodParams, record: Record) -> Reading:
-        info, wanted = status_of(params.path), int(params.permission, 8)
+        info, wanted = status_of(place, params.path), int(params.permission, 8)
         if info is None:
             return Reading.unmeasured(f"mode {wanted:04o}", self.measures, "the file is gone")
         mode = stat.S_IMODE(info.st_mode)
@@ -231,12 +239,12 @@ class FileDelete(_FileFault[DeleteParams]):
     example: ClassVar[dict[str, str]] = {"path": "{folder}/app.conf"}
 
     def plan(self, place: Place, params: DeleteParams) -> list[Change]:
-        if linked(params.path) > 1:
+        if linked(place, params.path) > 1:
             guards.current().note(f"only the name {params.path} is taken away")
         return [Change("file_moved", {"path": params.path, "to": ""})]
 
     def observe(self, place: Place, params: DeleteParams, record: Record) -> Reading:
-        gone = status_of(params.path) is None
+        gone = status_of(place, params.path) is None
         measured = "no such file" if gone else "there is a file"
         asked = f"{params.path} absent"
         return verdict(
@@ -262,11 +270,11 @@ class FileMove(_FileFault[MoveParams]):
     example: ClassVar[dict[str, str]] = {"path": "{folder}/app.conf", "to": "{folder}/app.conf.old"}
 
     def plan(self, place: Place, params: MoveParams) -> list[Change]:
-        linked(params.path)
+        linked(place, params.path)
         return [Change("file_moved", {"path": params.path, "to": params.to})]
 
     def observe(self, place: Place, params: MoveParams, record: Record) -> Reading:
-        there, here = status_of(params.to), status_of(params.path)
+        there, here = status_of(place, params.to), status_of(place, params.path)
         same = there is not None and there.st_ino == record.steps[0].prior["ino"]
         measured = (
             f"{'in' if same else 'not in'} its new place, {'also' if here else 'not'} in its old"
@@ -316,12 +324,12 @@ class FileReplace(_FileFault[ReplaceParams]):
     def plan(self, place: Place, params: ReplaceParams) -> list[Change]:
         edit = {"find": params.find, "put": params.replacement, "regex": params.regex}
         edit |= {"line": params.line, "count": params.count}
-        links = linked(params.path)
+        links = linked(place, params.path)
         return [Change("file_content", {"path": params.path, "replace": edit, "links": links})]
 
     def observe(self, place: Place, params: ReplaceParams, record: Record) -> Reading:
         asked = f"{params.find!r} replaced by {params.replacement!r}"
-        found = content_of(params.path, record)
+        found = content_of(place, params.path, record)
         if found is None:
             return Reading.unmeasured(asked, self.measures, "the file is gone or another one")
         digest, content = found
@@ -354,18 +362,22 @@ class FileTruncate(_FileFault[TruncateParams]):
     example: ClassVar[dict[str, str]] = {"path": "{folder}/app.log", "bytes": "10B"}
 
     def plan(self, place: Place, params: TruncateParams) -> list[Change]:
-        spec = {"path": params.path, "truncate": int(params.bytes), "links": linked(params.path)}
+        spec = {
+            "path": params.path,
+            "truncate": int(params.bytes),
+            "links": linked(place, params.path),
+        }
         return [Change("file_content", spec)]
 
     def observe(self, place: Place, params: TruncateParams, record: Record) -> Reading:
         asked = f"cut off at {params.bytes}"
         before = record.steps[0].prior["file"]
-        info = status_of(params.path)
+        info = status_of(place, params.path)
         if info is None:
             return Reading.unmeasured(asked, self.measures, "the file is gone")
         ok = info.st_size < before["size"]
         if not ok:  # programs may have written more than was cut off
-            found = content_of(params.path, record)
+            found = content_of(place, params.path, record)
             ok = found is not None and found[0] != before["digest"]
         measured = f"{info.st_size} bytes, {before['size']} before"
         return verdict(asked, measured, self.measures, ok, "somebody has put the content back")

@@ -86,7 +86,10 @@ def bounds(record: Record) -> list[_Bound]:
 
 
 def limits(record: Record, asked: str, folder: str | None) -> Reading:
-    """Whether every limit of the fault holds; the first that does not tells."""
+    """Whether every limit of the fault holds; the first that does not tells.
+
+    `folder` is of the place that the record acts in.
+    """
     found = bounds(record)
     gone = [bound.group.folder for bound in found if not bound.group.exists()]
     if gone:
@@ -146,6 +149,7 @@ def _probed(record: Record, bound: _Bound, folder: str | None) -> Reading:
         "mode": bound.mode,
         "node": node,
         "folder": where,
+        "root": worker.root_of_place(record.place) if folder else None,
         "block": bound.block,
         "seconds": PROBE,
         "deadline": clock.now() + round((_READY + PROBE) * 1e9),

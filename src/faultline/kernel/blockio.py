@@ -19,7 +19,7 @@ from typing import Self
 
 from faultline.errors import InvalidParameter, Unsupported
 from faultline.kernel.cgroup import Group, Layout
-from faultline.kernel.mounts import mount_of
+from faultline.kernel.mounts import mount_of_fd
 from faultline.kernel.procfs import PROC
 
 _SECTOR = 512  # the unit of /proc/diskstats, whatever the device's own is
@@ -87,18 +87,36 @@ class Device:
 
         Some file systems (btrfs) invent device numbers; their mount then names the real device.
         """
-        number = os.stat(path).st_dev
+        fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        try:
+            return cls.of_fd(fd, os.fspath(path))
+        finally:
+            os.close(fd)
+
+    @classmethod
+    def of_fd(cls, fd: int, name: str, pid: int = 0) -> Self:
+        """The same of an open file, perhaps in the mounts of process `pid`; `name` is for people.
+
+        What is written to an overlay goes to the disk of its upper folder.
+        """
+        number = os.fstat(fd).st_dev
         device = cls(os.major(number), os.minor(number))
         if device.exists():
             return device
-        mount = mount_of(path)
-        if mount.source.startswith("/") and os.path.exists(mount.source):
+        mount = mount_of_fd(fd, pid)
+        if mount and mount.source.startswith("/") and os.path.exists(mount.source):
             status = os.stat(mount.source)
             if stat.S_ISBLK(status.st_mode):
                 return cls(os.major(status.st_rdev), os.minor(status.st_rdev))
-        raise Unsupported(
-            f"{os.fspath(path)} lies on a {mount.type} file system without a block device"
-        )
+        upper = [
+            option.removeprefix("upperdir=")
+            for option in (mount.super_options if mount else ())
+            if option.startswith("upperdir=/")
+        ]
+        if upper and os.path.isdir(upper[0]):
+            return cls.of_path(upper[0])
+        kind = mount.type if mount else "unknown"
+        raise Unsupported(f"{name} lies on a {kind} file system without a block device")
 
 
 def devices() -> list[Device]:

@@ -15,7 +15,7 @@ from enum import StrEnum
 
 from faultline.errors import InvalidParameter
 from faultline.kernel import syscalls
-from faultline.kernel.mounts import mount_of
+from faultline.kernel.mounts import mount_of, mount_of_fd
 
 _UNSUPPORTED = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -85,6 +85,12 @@ def space(place: str | int) -> Space:
 def type_of(path: str | os.PathLike[str]) -> str:
     """The type of the file system that holds `path`, such as ext4 or tmpfs."""
     return mount_of(path).type
+
+
+def type_of_fd(fd: int, pid: int = 0) -> str:
+    """The same of an open file, perhaps in the mounts of process `pid`; '' if nothing tells."""
+    mount = mount_of_fd(fd, pid)
+    return mount.type if mount else ""
 
 
 class Method(StrEnum):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from dataclasses import dataclass
 
+from faultline.kernel import syscalls
 from faultline.kernel.procfs import PROC
 
 
@@ -71,3 +73,19 @@ def mount_of(path: str | os.PathLike[str]) -> Mount:
     if best is None:  # a root that was made unreachable by chroot
         raise FileNotFoundError(2, "no mount holds it", str(path))
     return best
+
+
+def mount_of_fd(fd: int, pid: int = 0) -> Mount | None:
+    """The mount that an open file lies on, among ours and those of process `pid`; None if neither
+    tells.
+
+    A process that has changed its root is not shown the mount that its root lies in; another mount
+    of the same file system tells as much of its kind.
+    """
+    number, device = syscalls.statx(fd).mount_id, os.fstat(fd).st_dev
+    every = mounts()
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+        every += mounts(pid) if pid else []
+    same = [mount for mount in every if number and mount.id == number]
+    same += [mount for mount in every if os.makedev(*mount.device) == device]
+    return same[0] if same else None

@@ -117,6 +117,18 @@ class Place:
         layout = cgroup.layout()
         return layout.group_of(self.pid or os.getpid(), controller)
 
+    def groups(self, *controllers: str) -> list[Group]:
+        """The control groups that count for this place, of those controllers that there are; none
+        for the host. What loads the place belongs into them.
+        """
+        if self.is_host:
+            return []
+        layout = cgroup.layout()
+        found = [
+            layout.group_of(self.pid, each) for each in controllers if each in layout.controllers()
+        ]
+        return list(dict.fromkeys(found))
+
     def processes(self) -> list[Process]:
         """Everybody in the place: all of the host, a process with its descendants, or whoever is in
         the control group or below it.

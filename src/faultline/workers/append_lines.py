@@ -20,6 +20,7 @@ from faultline.kernel import clock, files
 from faultline.kernel.mark import Mark
 from faultline.workers import line_course, line_template
 from faultline.workers.figures import Figures
+from faultline.workers.join import root_of
 from faultline.workers.lifetime import Lifetime
 from faultline.workers.line_book import Book
 
@@ -35,7 +36,7 @@ def main(spec: dict[str, Any], ready: Callable[[dict[str, Any]], None]) -> int:
         raise ApplyFailed(f"{spec['mark']} is not a mark")
     where, name = os.path.split(spec["path"])
     follow = spec.get("follow", False)
-    book = Book(files.open_folder(where), name, mark.uid, follow=follow)
+    book = Book(files.open_folder(where, root_of(spec)), name, mark.uid, follow=follow)
     wanted = min(spec["count"] or book.left, book.left)
     begun = clock.now()
     book.begin(begun)

@@ -5,9 +5,11 @@ nothing behind. Direct I/O goes past the page cache; a file system that cannot d
 since reads from the cache would burn nothing. A read needs blocks with data, so the file is written
 first.
 
-Order (spec), beside `deadline`, `stats` and `mark`: `mode`: "read" or "write"; `folder`; `block`
-and `size` in bytes, both multiples of 4096, size at least block; `jobs`: how many at once (default
-1).
+Order (spec), beside `deadline`, `stats` and `mark`: `mode`: "read" or "write"; `folder`, walked
+from `root` where that is given; `block` and `size` in bytes, both multiples of 4096, size at least
+block; `jobs`: how many at once (default 1); `join`: folders of control groups to be in; `rate`:
+bytes a second of all jobs together, 0 for as fast as it goes; `amount`: bytes of all jobs together
+after which they rest, 0 for no end.
 """
 
 from __future__ import annotations
@@ -15,14 +17,16 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+import signal
 import struct
 import time
 from collections.abc import Callable
 from typing import Any, Final
 
 from faultline.errors import InvalidParameter, Unsupported
-from faultline.kernel import filesystem
+from faultline.kernel import files, filesystem
 from faultline.workers.figures import Figures
+from faultline.workers.join import join_groups, root_of
 from faultline.workers.lifetime import Lifetime, end_children, reap
 
 ALIGNMENT: Final = 4096
@@ -32,35 +36,32 @@ _IN_MEMORY: Final = ("tmpfs", "ramfs", "devtmpfs", "hugetlbfs")
 _NO_TMPFILE: Final = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT)
 
 
-def _open(folder: str, mark: str) -> int:
-    if filesystem.type_of(folder) in _IN_MEMORY:  # newer kernels accept O_DIRECT there
-        raise _no_direct(folder)
+def _open(folder: int, where: str, mark: str, pid: int) -> int:
+    """A file without a name in the open folder, whose path in the mounts of `pid` is `where`."""
+    kind = filesystem.type_of_fd(folder, pid)
+    if kind in _IN_MEMORY:  # newer kernels accept O_DIRECT there
+        raise _no_direct(where, kind)
     flags = os.O_RDWR | os.O_DIRECT | os.O_CLOEXEC
     try:
-        return os.open(folder, flags | os.O_TMPFILE, 0o600)
+        return os.open(".", flags | os.O_TMPFILE, 0o600, dir_fd=folder)
     except OSError as error:
         if error.errno == errno.EINVAL:
-            raise _no_direct(folder) from error
+            raise _no_direct(where, kind) from error
         if error.errno not in _NO_TMPFILE:
             raise
     name = f".{mark.replace(':', '-')}.burn"
-    directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fd = os.open(name, flags | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=directory)
+        fd = os.open(name, flags | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder)
     except OSError as error:
         if error.errno == errno.EINVAL:
-            os.unlink(name, dir_fd=directory)  # made before direct I/O was refused
-            raise _no_direct(folder) from error
+            os.unlink(name, dir_fd=folder)  # made before direct I/O was refused
+            raise _no_direct(where, kind) from error
         raise
-    else:
-        os.unlink(name, dir_fd=directory)
-    finally:
-        os.close(directory)
+    os.unlink(name, dir_fd=folder)
     return fd
 
 
-def _no_direct(folder: str) -> Unsupported:
-    kind = filesystem.type_of(folder)
+def _no_direct(folder: str, kind: str) -> Unsupported:
     return Unsupported(
         f"the {kind} file system of {folder} does no direct I/O to a disk",
         hint="name a folder on a disk, for example on ext4 or xfs",
@@ -97,14 +98,19 @@ class Burner:
                 raise InvalidParameter(name, value, f"a multiple of {ALIGNMENT} bytes")
         if not 1 <= self._jobs <= 64:
             raise InvalidParameter("jobs", self._jobs, "1 to 64")
-        free = int(filesystem.space(spec["folder"]).available * _KEPT_FREE)
+        self._rate, self._amount = int(spec.get("rate", 0)), int(spec.get("amount", 0))
+        join_groups(spec.get("join", ()))
+        folder = files.open_folder(spec["folder"], root_of(spec))
+        free = int(filesystem.space(folder).available * _KEPT_FREE)
         self._size = min(self._size, free) // self._block * self._block
         if self._size < self._block:
             raise InvalidParameter(
                 "size", spec["size"], f"at least a block; {free} bytes may be taken"
             )
         self.lifetime = Lifetime(spec["deadline"])
-        self._fd = _open(spec["folder"], spec["mark"])
+        pid = (spec.get("root") or {}).get("pid", 0)
+        self._fd = _open(folder, spec["folder"], spec["mark"], pid)
+        os.close(folder)
         self.cells = Cells(self._jobs)
 
     def prepare(self) -> bool:
@@ -120,11 +126,16 @@ class Burner:
         return True
 
     def work(self, job: int) -> int:
-        """Read or write block after block, for ever; jobs begin at different places."""
+        """Read or write block after block; jobs begin at different places.
+
+        At its share of the amount a job rests: it ends with the fault, as the others do.
+        """
         buffer = _buffer(self._block)
         blocks = self._size // self._block
         number = blocks * job // self._jobs
-        while True:
+        share = -(-self._amount // self._jobs)
+        moved, started = 0, time.monotonic_ns()
+        while not share or moved < share:
             offset = number % blocks * self._block
             begin = time.monotonic_ns()
             done = (
@@ -133,7 +144,14 @@ class Burner:
                 else os.preadv(self._fd, [buffer], offset)
             )
             self.cells.add(job, done, time.monotonic_ns() - begin)
-            number += 1
+            number, moved = number + 1, moved + done
+            if self._rate:
+                due = started + moved * self._jobs * 10**9 // self._rate
+                time.sleep(max(0, due - time.monotonic_ns()) / 1e9)
+        if self._write:
+            os.fsync(self._fd)
+        while True:
+            signal.pause()
 
     def start(self) -> list[int]:
         """Fork the jobs."""

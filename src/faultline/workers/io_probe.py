@@ -6,8 +6,8 @@ parent stays outside, tells what was done by then, and leaves the child with SIG
 ends as soon as it is let go.
 
 Order (spec): `join`: folders of control groups; `mode`: "read" from the block device `node`, which
-changes nothing, or "write" to a file without a name in `folder`; `block`: bytes of a request;
-`seconds`: how long to measure inside the group.
+changes nothing, or "write" to a file without a name in `folder`, walked from `root` where that is
+given; `block`: bytes of a request; `seconds`: how long to measure inside the group.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from faultline.workers.join import join_groups
+from faultline.kernel import files
+from faultline.workers.join import join_groups, root_of
 from faultline.workers.lifetime import Lifetime, reap
 
 _FREE: Final = 0.3  # seconds outside the group, at most
@@ -52,7 +53,9 @@ class Requests:
         self._write = spec["mode"] == "write"
         if self._write:
             flags = os.O_RDWR | os.O_DIRECT | os.O_TMPFILE | os.O_CLOEXEC
-            self._fd = os.open(spec["folder"], flags, 0o600)
+            folder = files.open_folder(spec["folder"], root_of(spec))
+            self._fd = os.open(".", flags, 0o600, dir_fd=folder)
+            os.close(folder)
             # Written once before: a request then needs no new block, and so no journal.
             os.pwrite(self._fd, self._buffer, 0)
             os.fsync(self._fd)
