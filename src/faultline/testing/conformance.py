@@ -26,7 +26,7 @@ from pydantic.fields import FieldInfo
 from faultline.api.quantities import Between, Quantity
 from faultline.changes import keepers
 from faultline.changes.model import End, Record, State
-from faultline.errors import ApplyFailed, FaultlineError, InvalidParameter, Unsupported
+from faultline.errors import ApplyFailed, FaultlineError, InvalidParameter, NotRecorded, Unsupported
 from faultline.injection import registry, trial
 from faultline.injection.injector import Injector
 from faultline.injection.model import Ending
@@ -225,7 +225,7 @@ def _briefly(ground: Ground, injector: Injector, milliseconds: int) -> Record:
     """Inject for a short time; longer where the machine is too busy to start a worker within it."""
     try:
         return injector.inject(ground.order(f"{milliseconds}ms"))
-    except ApplyFailed:
+    except (ApplyFailed, NotRecorded):
         return injector.inject(ground.order(f"{6 * milliseconds}ms"))
 
 
@@ -282,7 +282,8 @@ def bad_values(info: FieldInfo) -> list[Any]:
 def _beyond(bounds: Between) -> list[Any]:
     if isinstance(bounds.low, str) or isinstance(bounds.high, str):
         return []  # the text forms above; a quantity beyond is made by the property tests
-    return [bounds.low - 1, bounds.high + 1, 0.5, "1e3"]
+    broken = [] if isinstance(bounds.low, float) else [0.5]  # of what is counted
+    return [bounds.low - 1, bounds.high + 1, *broken, "1e3"]
 
 
 # ------------------------------------------------------------------------------- the kill matrix
