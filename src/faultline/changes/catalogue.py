@@ -5,6 +5,7 @@ from __future__ import annotations
 from faultline.changes.cgroup_controller import CgroupController
 from faultline.changes.cgroup_tasks import CgroupTasks
 from faultline.changes.classifier import Classifier
+from faultline.changes.conntrack_fill import ConntrackFill
 from faultline.changes.disk_fill import DiskFill
 from faultline.changes.disk_inodes import DiskInodes
 from faultline.changes.file_added import FileAdded
@@ -13,7 +14,9 @@ from faultline.changes.file_content import FileContent
 from faultline.changes.file_lines import FileLines
 from faultline.changes.file_moved import FileMoved
 from faultline.changes.hop import Hop
+from faultline.changes.host_end import HostEnd
 from faultline.changes.io_limit import IoLimit
+from faultline.changes.kernel_value import KernelValue
 from faultline.changes.kind import Kind
 from faultline.changes.link_down import LinkDown
 from faultline.changes.redirect import Redirect
@@ -27,6 +30,7 @@ KINDS: dict[str, Kind] = {
         CgroupController(),
         CgroupTasks(),
         Classifier(),
+        ConntrackFill(),
         DiskFill(),
         DiskInodes(),
         FileAdded(),
@@ -38,7 +42,9 @@ KINDS: dict[str, Kind] = {
         Signalled(),
         Stopped(),
         Hop(),
+        HostEnd(),
         IoLimit(),
+        KernelValue(),
         LinkDown(),
         Redirect(),
         Worker(),

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from faultline.changes.store import Store, check_trust, make_private
+from faultline.kernel import syscalls
 
 PARTS = ("__init__.py", "errors.py", "units.py", "kernel", "workers", "changes")
 BOOT = (
@@ -53,7 +54,9 @@ def _digest(source: Path) -> str:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy beside, then rename: a reader sees all of it or nothing."""
+    """Copy beside, write it out, then rename: a reader sees all of it or nothing, also one that
+    comes after the power failed.
+    """
     import compileall
     import shutil
 
@@ -63,10 +66,15 @@ def _copy(source: Path, target: Path) -> None:
         make_private(copy.parent)
         copy.write_bytes(file.read_bytes())
     compileall.compile_dir(scratch, quiet=2)
+    above = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
+        syscalls.syncfs(above)
         scratch.rename(target)
+        os.fsync(above)
     except OSError:  # another process was first; its copy is the same
         shutil.rmtree(scratch)
+    finally:
+        os.close(above)
 
 
 def command(code: str, module: str, *arguments: str) -> list[str]:

@@ -38,6 +38,8 @@ _GENERIC: Final = {
     "clone": 220,
     "renameat2": 276,
     "statx": 291,
+    "reboot": 142,
+    "syncfs": 267,
 }
 _X86_64: Final = {
     "timer_create": 222,
@@ -54,6 +56,8 @@ _X86_64: Final = {
     "clone": 56,
     "renameat2": 316,
     "statx": 332,
+    "reboot": 169,
+    "syncfs": 306,
 }
 _SAME_EVERYWHERE: Final = {"openat2": 437, "pidfd_getfd": 438}
 _NUMBERS: Final = {"x86_64": _X86_64, "aarch64": _GENERIC, "riscv64": _GENERIC}
@@ -254,6 +258,16 @@ def setns(fd: int, kinds: Namespace | int = 0) -> None:
 def unshare(kinds: Namespace) -> None:
     """Leave the given namespaces for new ones (`os` has it from 3.12)."""
     _call("unshare", int(kinds))
+
+
+def syncfs(fd: int) -> None:
+    """Write out everything of the file system that `fd` lies on (syncfs(2))."""
+    _call("syncfs", fd, unlocked=True)
+
+
+def reboot(command: int) -> None:
+    """Restart or power off at once (reboot(2)); in a pid namespace it ends only that."""
+    _call("reboot", 0xFEE1DEAD, 672274793, command, 0)
 
 
 def pidfd_getfd(pidfd: int, fd: int) -> int:
