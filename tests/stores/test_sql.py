@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -37,17 +37,26 @@ def _count_up(path: Path) -> None:
                 break
 
 
+def _forked(work: Callable[[], None]) -> int:
+    """Run `work` in a child; its pid. No store of this process may be open."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            work()
+            status = 0
+        finally:
+            os._exit(status)
+    return pid
+
+
 def test_writers_in_several_processes_lose_no_update(tmp_path: Path) -> None:
     path = tmp_path / "resources.db"
     with SqlStore(path) as store:
         store.create(_fault("shared"))
-        context = multiprocessing.get_context("spawn")
-        writers = [context.Process(target=_count_up, args=(path,)) for _ in range(WRITERS)]
-        for writer in writers:
-            writer.start()
-        for writer in writers:
-            writer.join()
-        assert [writer.exitcode for writer in writers] == [0] * WRITERS
+    writers = [_forked(lambda: _count_up(path)) for _ in range(WRITERS)]
+    assert [os.waitpid(writer, 0)[1] for writer in writers] == [0] * WRITERS
+    with SqlStore(path) as store:
         shared = store.get(Fault, "shared")
     assert shared.spec.params == {"count": WRITERS * ROUNDS}
     assert shared.metadata.generation == 1 + WRITERS * ROUNDS
@@ -64,12 +73,7 @@ def test_what_was_acknowledged_survives_the_kill_of_its_writer(tmp_path: Path) -
     path = tmp_path / "resources.db"
     SqlStore(path).close()
     reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            _write_until_killed(path, writer)
-        finally:
-            os._exit(1)
+    pid = _forked(lambda: _write_until_killed(path, writer))
     os.close(writer)
     with os.fdopen(reader) as lines:
         for _ in range(20):
