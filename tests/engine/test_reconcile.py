@@ -229,6 +229,49 @@ def test_discovery_is_timed_and_judged(monkeypatch: pytest.MonkeyPatch) -> None:
             assert run.status.discovered_at is not None
 
 
+@pytest.mark.parametrize(
+    ("silent_after", "within", "verdict", "seen"),
+    [
+        (2.0, "9s", Verdict.HELD, True),
+        (6.0, "3s", Verdict.BROKE, False),
+        (1e9, "3s", Verdict.BROKE, False),
+        (0.0, None, Verdict.HELD, True),
+    ],
+)
+def test_an_alarm_that_ends_after_recovery_is_waited_for_timed_and_judged(
+    monkeypatch: pytest.MonkeyPatch,
+    silent_after: float,
+    within: str | None,
+    verdict: Verdict,
+    seen: bool,
+) -> None:
+    world = World(random.Random(1))
+    discovery = {"probe": "alert", "within": "9s", "resolvedWithin": within}
+    spec = experiment(discovery=discovery, probes=[
+        {"name": "during", "type": "tcp", "host": "h", "port": 1, "mode": "during"},
+        {"name": "edge", "type": "tcp", "host": "h", "port": 1, "mode": "edge"},
+        {"name": "guard", "type": "tcp", "host": "h", "port": 1},
+        {"name": "alert", "type": "tcp", "host": "h", "port": 1},
+    ])  # fmt: skip
+    running = Simulator(world, spec, monkeypatch)
+
+    def fire(one: Simulator) -> None:
+        faults = one.run.status.faults
+        gone = [f.recovered_at for f in faults if f.recovered_at]
+        late = bool(gone) and len(gone) == len(faults) and world.now().at - max(gone) > silent_after
+        effective = any(f.effective_at for f in faults)
+        world.values["alert"] = Measurement(ok=effective and not late)
+
+    status = running.drive(fire).status
+    assert status.verdict == verdict, status.reason
+    assert (status.resolved_at is not None) == seen
+    if status.resolved_at is not None:
+        recovered = max(f.recovered_at for f in status.faults if f.recovered_at)
+        assert status.discovered_at is not None
+        assert status.discovered_at <= recovered <= status.resolved_at
+        assert any(point.event == "resolved" for point in status.timeline)
+
+
 def test_a_fault_that_ended_while_no_engine_ran_is_noted_and_proven_gone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

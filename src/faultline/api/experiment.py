@@ -78,6 +78,9 @@ class Discovery(Model):
     within: Annotated[Duration, Between("100ms", "7d")] | None = None
     """How soon after the effect; later is a broken hypothesis. Without it the time is only
     recorded."""
+    resolved_within: Annotated[Duration, Between("100ms", "7d")] | None = None
+    """How soon after recovery the probe must not hold any more (the alert is resolved); later is a
+    broken hypothesis. Without it the time is recorded if it is seen while the run lasts."""
 
 
 class Timeouts(Model):

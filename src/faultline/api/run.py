@@ -260,6 +260,8 @@ class RunStatus(StatusModel):
     traffic: list[TrafficStatus] = Field(default_factory=list[TrafficStatus])
     discovered_at: float | None = None
     """When the discovery probe first held after the effect."""
+    resolved_at: float | None = None
+    """When the discovery probe, having held, first did not hold any more after recovery."""
     environment: Environment | None = None
     aborted: str = ""
     """Why it was aborted; empty if it was not."""

@@ -144,6 +144,17 @@ def _discover(draft: Draft, spec: ProbeBase, ok: bool | None, when: Now) -> None
         draft.point(
             "discovered", f"{when.at - min(effective):.1f} s after the effect", spec.name, when
         )
+    gone = [f.recovered_at for f in draft.status.faults if f.recovered_at is not None]
+    if spec.name == wanted_probe and ok is False and gone and awaits_resolution(draft):
+        draft.status.resolved_at = when.at
+        draft.point("resolved", f"{when.at - max(gone):.1f} s after recovery", spec.name, when)
+
+
+def awaits_resolution(draft: Draft) -> bool:
+    """Whether everything is undone and what told of it has not been seen to fall silent."""
+    status = draft.status
+    noticed = status.discovered_at is not None and status.resolved_at is None
+    return noticed and status.phase is Phase.COOLDOWN
 
 
 # ---------------------------------------------------------------------- phases

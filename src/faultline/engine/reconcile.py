@@ -296,6 +296,9 @@ def _cooldown(draft: Draft) -> None:
     if missing:
         patience = max(draft.spec.cooldown, draft.spec.timeouts.recovery)
         enough = draft.due(draft.since(began) + patience) or probing.exhausted(draft, missing)
+    silence = draft.spec.discovery and draft.spec.discovery.resolved_within
+    if silence and probing.awaits_resolution(draft):
+        enough = draft.due(draft.since(began) + max(draft.spec.cooldown, silence))
     if enough:
         draft.enter(Phase.VERDICT)
 

@@ -77,7 +77,7 @@ def _hypothesis(draft: Draft) -> tuple[Verdict, str]:
             )
     if draft.status.stopped:
         return Verdict.NOT_MEASURED, f"ended early: {draft.status.stopped}"
-    missing = _not_discovered(draft)
+    missing = _not_discovered(draft) or _not_resolved(draft)
     if missing:
         return Verdict.BROKE, missing
     for probe in asked:
@@ -107,4 +107,18 @@ def _not_discovered(draft: Draft) -> str:
     took = found - began
     if took > discovery.within.seconds:
         return f"it was discovered after {took:.1f} s, expected within {discovery.within}"
+    return ""
+
+
+def _not_resolved(draft: Draft) -> str:
+    discovery, status = draft.spec.discovery, draft.status
+    if discovery is None or discovery.resolved_within is None or status.discovered_at is None:
+        return ""
+    if status.resolved_at is None:
+        return f"after recovery {discovery.probe} went on to hold"
+    gone = max(f.recovered_at for f in status.faults if f.recovered_at is not None)
+    took = status.resolved_at - gone
+    if took > discovery.resolved_within.seconds:
+        limit = discovery.resolved_within
+        return f"{discovery.probe} held for {took:.1f} s after recovery, expected within {limit}"
     return ""

@@ -79,6 +79,7 @@ def story(run: Run) -> Story:
         failures=tuple(Failure(f.code, f.message, f.hint, f.node) for f in status.failures),
         discovery=spec.discovery.probe if spec.discovery else "",
         discovered=clock.maybe(status.discovered_at),
+        resolved=clock.maybe(status.resolved_at),
         environment=_environment(status),
         experiment=_yaml(run),
         creator=run.spec.creator,

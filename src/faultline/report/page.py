@@ -8,7 +8,7 @@ from statistics import median
 
 from faultline.report import words
 from faultline.report.chart import Panel
-from faultline.report.story import FaultStory, ProbeStory, Story
+from faultline.report.story import FaultStory, ProbeStory, Story, between
 from faultline.report.words import Answer
 
 TABLE_ROWS = 40
@@ -82,6 +82,9 @@ def sentence(story: Story) -> str:
 def tiles(story: Story) -> list[Tile]:
     """The key figures, in the order in which they happened."""
     out = [_effect_tile(story.faults), _discovery_tile(story), _recovery_tile(story.faults)]
+    if story.resolved is not None:
+        silent = between(story.undone, story.resolved)
+        out.append(Tile("Alarm ended", words.span(silent), "after recovery"))
     made = [c for f in story.faults for c in f.changes if c.made]
     settled = [c for c in made if c.state == "undone" and c.end not in ("left", "failed")]
     residue = sum(len(f.residue) for f in story.faults)

@@ -208,6 +208,7 @@ class Story:
     failures: tuple[Failure, ...] = ()
     discovery: str = ""  # the probe that tells that the fault was noticed
     discovered: float | None = None
+    resolved: float | None = None  # when it told no more, after recovery
     environment: tuple[tuple[str, str], ...] = ()
     experiment: str = ""  # YAML
     creator: str = ""
