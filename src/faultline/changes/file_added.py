@@ -142,15 +142,15 @@ class FileAdded(Kind):
 
 def _nearest(path: str, ctx: Context) -> tuple[Folder, list[str]]:
     """The folder at `path`, or the nearest one above it that exists, and what is missing below."""
-    missing: list[str] = []
+    missing = list[str]()
     while True:
         try:
             return Folder.open(path, ctx), missing
         except TargetGone:
             if path == "/":
                 raise
-        path, part = os.path.split(path)
-        missing.insert(0, part)
+        missing.insert(0, os.path.basename(path))
+        path = os.path.dirname(path)
 
 
 def _below(folder: Folder, part: str) -> Folder:

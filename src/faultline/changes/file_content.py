@@ -1,4 +1,4 @@
-"""The change of a file's content in place: cut off, or text in it replaced.
+"""The change of a file's content in place: cut off, or edited (`faultline.changes.edits`).
 
 Undo brings back content, times, mode and capabilities on the same inode. What the program wrote
 meanwhile is kept where it can be told apart from what we did (`faultline.changes.merge`); where
@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from faultline.changes import content_restore as restore
+from faultline.changes import edits, sidecar
 from faultline.changes import merge as merging
-from faultline.changes import sidecar
 from faultline.changes.content_restore import Goal
 from faultline.changes.kind import Context, Data, Found, Kind
 from faultline.changes.merge import How
@@ -53,7 +53,11 @@ class _Open:
 
 
 class FileContent(Kind):
-    """spec: {path, truncate: bytes} or {path, replace: {find, put, regex, line, count}}."""
+    """spec: {path, links: how many names it has, truncate: bytes} or {path, links, EDIT}.
+
+    EDIT is one of replace: {find, put, regex, line, count}, hosts: {names, addresses} and servers:
+    {mode: replace, add or remove, addresses}.
+    """
 
     name: ClassVar[str] = "file_content"
     survives_reboot: ClassVar[bool] = True
@@ -71,10 +75,8 @@ class FileContent(Kind):
             fd = files.open_regular(folder.fd, name, os.O_RDWR)
             try:
                 state = files.state_of(fd)
-                if "replace" in spec and broken_of(spec, _content(fd)) == _content(fd):
-                    raise Refused(
-                        f"{spec['path']}: the text {spec['replace']['find']!r} is not in it"
-                    )
+                if "truncate" not in spec:
+                    _check_changes(spec, _content(fd))
             finally:
                 os.close(fd)
             return {
@@ -125,7 +127,7 @@ class FileContent(Kind):
         if "truncate" in spec:
             os.ftruncate(fd, spec["truncate"])
             return int(spec["truncate"])
-        content = broken_of(spec, _content(backup))
+        content = edits.edited(spec, _content(backup))
         restore.write_all(fd, content, 0)
         if os.fstat(fd).st_size > len(content):
             os.ftruncate(fd, len(content))
@@ -203,10 +205,7 @@ class FileContent(Kind):
                 f"cut {path} off at {spec['truncate']} bytes{more}",
                 "put the rest back, same inode",
             )
-        edit = spec["replace"]
-        what = "matches of" if edit["regex"] else "the text"
-        where = f" in line {edit['line']}" if edit["line"] else ""
-        does = f"replace {what} {edit['find']!r} by {edit['put']!r}{where} of {path}{more}"
+        does = f"edit {path}{more}: {edits.words(spec)}"
         return does, "put the original lines back, same inode; lines that others change stay"
 
     def commands(self, spec: Data, prior: Data, ctx: Context) -> tuple[tuple[str, ...], ...]:
@@ -219,29 +218,14 @@ class FileContent(Kind):
         return sidecar.scan(self.name, folders)
 
 
-def broken_of(spec: Data, original: bytes) -> bytes:
-    """What a replacing change makes of the content; a pure function, so undo need not remember
-    it.
-    """
-    edit = spec["replace"]
-    return merging.replaced(
-        original,
-        edit["find"],
-        edit["put"],
-        regex=edit["regex"],
-        line=edit["line"],
-        count=edit["count"],
-    )
-
-
 def goal_of(spec: Data, at: _Open) -> tuple[Goal, How] | None:
     """What the file shall hold now, or None if that is for a person to say."""
     original, size = os.fstat(at.backup).st_size, os.fstat(at.fd).st_size
-    if "replace" in spec:
+    if "truncate" not in spec:
         if size > 2 * restore.MOST:
             return None
         content = _content(at.backup)
-        found = merging.merge(content, broken_of(spec, content), _content(at.fd))
+        found = edits.taken_back(spec, content, _content(at.fd))
         if found is None:
             return None
         same = merging.common_prefix(content, found.content)
@@ -282,10 +266,18 @@ def _check_size(spec: Data, size: int, free: int) -> None:
     path = spec["path"]
     if "truncate" in spec and spec["truncate"] >= size:
         raise Refused(f"{path} has {size} bytes: cutting it at {spec['truncate']} changes nothing")
-    if "replace" in spec and size > restore.MOST:
-        raise Refused(f"{path} has {size} bytes; text is replaced in files up to {restore.MOST}")
+    if "truncate" not in spec and size > restore.MOST:
+        raise Refused(f"{path} has {size} bytes; files up to {restore.MOST} are edited")
     if size + 4 * restore.SLACK > free:
         raise Refused(f"{path}: {free} bytes are free, its backup needs {size + 4 * restore.SLACK}")
+
+
+def _check_changes(spec: Data, content: bytes) -> None:
+    if edits.edited(spec, content) == content:
+        why = "nothing in it would change"
+        if "replace" in spec:
+            why = f"the text {spec['replace']['find']!r} is not in it"
+        raise Refused(f"{spec['path']}: {why}")
 
 
 @contextlib.contextmanager

@@ -2,8 +2,8 @@
 
 `doctor` tells what works here by having tried it, and the conformance suite prepares its ground the
 same way. The parameters of a fault's example may name `{folder}`, a scratch folder that holds
-`app.log` and `app.conf`, `{pid}`, a sleeping process, `{disk}`, a folder on a disk of its own, and
-`{device}`, that disk.
+`app.log`, `app.conf`, `hosts` and `resolv.conf`, `{pid}`, a sleeping process, `{disk}`, a folder on
+a disk of its own, and `{device}`, that disk.
 """
 
 from __future__ import annotations
@@ -99,6 +99,8 @@ def _folder() -> Generator[Path]:
         folder.mkdir()
         (folder / "app.log").write_text(SAMPLE)
         (folder / "app.conf").write_text("mode = calm\nlevel = 3\n")
+        (folder / "hosts").write_text("127.0.0.1\tlocalhost\n198.51.100.7 db.example.test db\n")
+        (folder / "resolv.conf").write_text("search example.test\nnameserver 198.51.100.53\n")
         yield folder
 
 

@@ -108,7 +108,7 @@ class Burner:
                 "size", spec["size"], f"at least a block; {free} bytes may be taken"
             )
         self.lifetime = Lifetime(spec["deadline"])
-        pid = (spec.get("root") or {}).get("pid", 0)
+        pid = spec["root"]["pid"] if spec.get("root") else 0
         self._fd = _open(folder, spec["folder"], spec["mark"], pid)
         os.close(folder)
         self.cells = Cells(self._jobs)
