@@ -52,7 +52,10 @@ def _capture(spec: Data) -> Data:
 
 
 class Signalled(Kind):
-    """spec: {pid, start, name, signal}. Nothing lasts that could be undone."""
+    """spec: {pid, start, name, signal, several}. Nothing lasts that could be undone.
+
+    One of `several` may have ended already because another one was hit.
+    """
 
     name: ClassVar[str] = "signalled"
     instant: ClassVar[bool] = True
@@ -62,6 +65,8 @@ class Signalled(Kind):
 
     def apply(self, spec: Data, prior: Data, ctx: Context) -> Data:
         if not _identity(spec).send(spec["signal"]):
+            if spec.get("several"):
+                return {}
             raise TargetGone(f"{_who(spec)} ended before the signal was sent")
         return {"sent": clock.now()}
 

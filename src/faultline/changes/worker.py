@@ -19,11 +19,12 @@ from faultline.changes import frozen
 from faultline.changes.kind import Context, Data, Found, Kind
 from faultline.changes.model import MARK, Change, Outcome, Presence, Undone, read_mark
 from faultline.errors import ApplyFailed
-from faultline.kernel import procfs
+from faultline.kernel import clock, procfs
 from faultline.kernel.netlink import Netlink
 
 READY = 20.0  # seconds a worker may take to reach its effect, unless its spec says otherwise
 GRACE = 0.5  # seconds between SIGTERM and SIGKILL
+_SILENCE = "it ended without a word"
 
 
 class Worker(Kind):
@@ -118,11 +119,15 @@ def start(code: str, mark: str, order: Data, patience: float) -> Data:
         start_new_session=True,
     ) as process:
         answer = _exchange(process, json.dumps(order).encode(), patience)
-    if "ready" not in answer:
+    if "ready" in answer:
+        return answer["ready"]
+    told = answer.get("error", _SILENCE)
+    if told == _SILENCE and clock.now() >= order["spec"].get("deadline", order["deadline"]):
         raise ApplyFailed(
-            f"worker {order['module']}: {answer.get('error', 'ended without a word')}"
+            f"the duration was over before worker {order['module']} was in place",
+            hint="ask for a longer one, or try again when the machine is less busy",
         )
-    return answer["ready"]
+    raise ApplyFailed(f"worker {order['module']}: {told}")
 
 
 def tap_name(uid: str, step: int) -> str:
@@ -174,6 +179,6 @@ def _exchange(process: subprocess.Popen[bytes], order: bytes, patience: float) -
         chunk = os.read(process.stdout.fileno(), 65536)
         if not chunk:
             complaint = process.stderr.read().decode(errors="replace").strip()
-            return {"error": complaint.splitlines()[-1] if complaint else "it ended without a word"}
+            return {"error": complaint.splitlines()[-1] if complaint else _SILENCE}
         line += chunk
     return json.loads(line)

@@ -15,10 +15,10 @@ from faultline.api.params import Params
 from faultline.api.quantities import Between, ByteRate, Flag, Size, text
 from faultline.changes.model import Change, Record, mark
 from faultline.errors import Refused, Unsupported
-from faultline.faults.process import ProcessParams, targets
 from faultline.injection import block_reading, guards
 from faultline.injection.file_target import folder, note_root, opened
 from faultline.injection.model import Ending, Fault
+from faultline.injection.process_target import ProcessParams, targets
 from faultline.injection.reading import Effect, Reading
 from faultline.kernel import blockio, cgroup, procfs
 from faultline.kernel.blockio import Device, IoLimits
@@ -242,7 +242,7 @@ class _Throttled(Fault[P]):
         disks = _disks(place, params)
         wanted = asdict(self.limits(params))
         changes: list[Change] = []
-        for group, members in _groups(targets(params)):
+        for group, members in _groups(targets(params, place)):
             own = _own(group, members, params.engine)
             base = group if own else group.beside("ours").parent()
             assert base is not None

@@ -66,6 +66,11 @@ def active(guard: Guard) -> Generator[Guard]:
         _current.reset(token)
 
 
+def is_ours(process: procfs.Process) -> bool:
+    """Whether it is a worker or a keeper of Faultline."""
+    return any(argument.startswith((f"{MARK}:", "keeper:")) for argument in process.cmdline)
+
+
 def protect(processes: Iterable[procfs.Process]) -> None:
     """Raise Protected if one of these is PID 1, ours, the caller's session, or keeps the machine
     reachable.
@@ -76,7 +81,7 @@ def protect(processes: Iterable[procfs.Process]) -> None:
         name = process.program or process.name
         if process.pid == 1:
             guard.refuse("pid-1", f"process 1 ({name}) keeps the machine running")
-        elif any(argument.startswith((f"{MARK}:", "keeper:")) for argument in process.cmdline):
+        elif is_ours(process):
             guard.refuse(
                 "faultline", f"process {process.pid} ({process.name}) is one of Faultline's own"
             )

@@ -263,8 +263,7 @@ class Injector(Recovery):
         params = fault.params_type().read(record.params)
         place = Place.from_json(record.place)
         try:
-            with place.entered():
-                reading = fault.observe(place, params, record)
+            reading = _observed(fault, place, params, record)
         except (ObserveFailed, TargetGone) as error:
             reading = Reading.unmeasured(record.fault, fault.measures, str(error))
         except OSError as error:
@@ -272,6 +271,17 @@ class Injector(Recovery):
             reading = Reading.unmeasured(record.fault, fault.measures, reason)
         self._write(uid, lambda kept: setattr(kept, "reading", reading.to_json()))
         return reading
+
+
+def _observed(fault: Fault[Any], place: Place, params: Any, record: Record) -> Reading:
+    """Measured from within the place, or from here when it has ended as it was meant to."""
+    try:
+        with place.entered():
+            return fault.observe(place, params, record)
+    except TargetGone:
+        if not fault.outlives_target:
+            raise
+    return fault.observe(place, params, record)
 
 
 def _place(fault: type[Fault[Any]] | Fault[Any], target: Target) -> Place:

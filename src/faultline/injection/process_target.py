@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from faultline.api.params import Params
 from faultline.api.quantities import Between, Duration, Flag, text
@@ -19,6 +19,7 @@ from faultline.errors import InvalidParameter, Refused, TargetGone
 from faultline.injection import guards
 from faultline.kernel import procfs
 from faultline.kernel.selection import Selection, check_pattern
+from faultline.places.model import Place
 
 
 def _bounds(value: str) -> str:
@@ -41,10 +42,14 @@ def _arguments(value: Any) -> Any:
 
 
 class ProcessParams(Params):
-    """Which processes. Everything that is given must fit."""
+    """Which processes. Everything that is given must fit; on a place that is not the host, all its
+    processes are meant when nothing is given.
+    """
 
     pid: Annotated[int | None, Between(1, 2**22), Flag("p")] = None
-    """The process with this pid."""
+    """The process with this pid, as the host numbers it."""
+    inner_pid: Annotated[int | None, Between(1, 2**22)] = None
+    """The same as a container numbers it."""
     process: Annotated[str | None, Field(min_length=1, max_length=4095), Flag("n", ("name",))] = (
         None
     )
@@ -57,14 +62,9 @@ class ProcessParams(Params):
     """Those that listen on this TCP port."""
     user: str | None = None
     """Those of this user, by name or number."""
-    expected: Annotated[str, AfterValidator(_bounds)] = "1-10"
-    """How many may fit: `3`, `1-10`, `2-`; any other number is refused."""
-
-    @model_validator(mode="after")
-    def _any(self) -> ProcessParams:
-        if not any((self.pid, self.process, self.pattern, self.port, self.user)):
-            raise ValueError("expected one of pid, process, pattern, port or user")
-        return self
+    expected: Annotated[str | None, AfterValidator(lambda v: v and _bounds(v))] = None
+    """How many may fit: `3`, `1-10`, `2-`; any other number is refused. Without it up to 10, or any
+    number where all processes of a place are meant."""
 
 
 class RestartParams(Params):
@@ -78,15 +78,36 @@ class RestartParams(Params):
     """How long to wait for that command; one that goes on longer is left running."""
 
 
-def selection(params: ProcessParams) -> Selection:
-    """The parameters as what a search takes; raises InvalidParameter for an unknown user."""
-    return Selection(
+def selection(params: ProcessParams, place: Place) -> Selection:
+    """The parameters as what a search takes, narrowed to the members of the place.
+
+    Raises InvalidParameter for an unknown user, and where nothing says whom of the host is meant.
+    """
+    tree = (0, 0) if place.is_host or place.group else (place.pid, place.start)
+    found = Selection(
         pid=params.pid or 0,
+        inner=params.inner_pid or 0,
         name=params.process or "",
         pattern=params.pattern or "",
         port=params.port or 0,
         uid=-1 if params.user is None else _uid(params.user),
+        group=place.group,
+        tree=tree,
+        where="" if place.is_host else place.words,
     )
+    if place.is_host:
+        if params.inner_pid:
+            expected = "a container that it is the number in; on the host it is pid"
+            raise InvalidParameter("inner_pid", params.inner_pid, expected)
+        if not found.narrows:
+            expected = "one of pid, process, pattern, port or user, or a place that is not the host"
+            raise InvalidParameter("pid", params.pid, expected)
+    return found
+
+
+def bounds(params: ProcessParams, wanted: Selection) -> tuple[int, int]:
+    """How few and how many processes may fit."""
+    return span(params.expected or ("1-10" if wanted.narrows else "1-"))
 
 
 def _uid(user: str) -> int:
@@ -98,27 +119,30 @@ def _uid(user: str) -> int:
         raise InvalidParameter("user", user, "the name or number of a user of this host") from error
 
 
-def targets(params: ProcessParams) -> list[procfs.Process]:
+def targets(params: ProcessParams, place: Place) -> list[procfs.Process]:
     """Who is meant now; TargetGone if nobody, Refused if too many or too few, Protected by the
     guards.
 
     Whoever merely quotes what is searched for, our own command line and its parents, is left out
-    unless named by pid.
+    unless named by pid; so is what other faults hold in the place. The process that the place is
+    known by comes last: the first of a pid namespace takes all others along.
     """
-    wanted = selection(params)
+    wanted = selection(params, place)
     quoting = procfs.ourselves() if not params.pid else frozenset[int]()
     found = [each for each in wanted.find() if each.pid not in quoting]
+    if not wanted.narrows:
+        found = [each for each in found if not guards.is_ours(each)]
     if not found:
         raise TargetGone(f"no process fits {wanted}")
-    low, high = span(params.expected)
+    low, high = bounds(params, wanted)
     if not low <= len(found) <= high:
         names = ", ".join(f"{each.name} ({each.pid})" for each in found[:10])
         raise Refused(
-            f"{len(found)} processes fit {wanted}, expected {params.expected}: {names}",
+            f"{len(found)} processes fit {wanted}, expected {low}-{high}: {names}",
             hint=f"if you mean them all: --expected {len(found)}",
         )
     guards.protect(found)
-    return found
+    return sorted(found, key=lambda each: each.pid == place.pid)
 
 
 def restart(params: RestartParams) -> Change:

@@ -213,6 +213,30 @@ def descendants(pid: int) -> list[Process]:
     return [found[member] for member in members]
 
 
+def status(pid: int) -> dict[str, str]:
+    """The fields of /proc/PID/status (proc_pid_status(5)); {} when the process is gone."""
+    try:
+        text = (PROC / str(pid) / "status").read_text(errors="surrogateescape")
+    except _GONE:
+        return {}
+    pairs = (line.partition(":") for line in text.splitlines())
+    return {name: value.strip() for name, _, value in pairs}
+
+
+def inner_pid(pid: int) -> int:
+    """The number that a process has in its own pid namespace; 0 when it is gone."""
+    return int((status(pid).get("NSpid", "").split() or [0])[-1])
+
+
+def in_group(pid: int, group: str) -> bool:
+    """Whether a process is in the control group or below it, in any hierarchy."""
+    try:
+        lines = (PROC / str(pid) / "cgroup").read_text().splitlines()
+    except _GONE:
+        return False
+    return any(f"{line.split(':', 2)[2]}/".startswith(f"{group}/") for line in lines)
+
+
 def ourselves() -> frozenset[int]:
     """This process and its ancestors: their command lines quote what the user searches for."""
     return frozenset([os.getpid(), *ancestors()])

@@ -63,9 +63,11 @@ def _address(text: str) -> tuple[str, int]:
 
 
 def sockets(transport: Transport, pid: int | None = None) -> list[Socket]:
-    """The sockets of both IP versions in the network namespace of `pid` (default: ours)."""
+    """The sockets of both IP versions in the network namespace of `pid`, by default of the calling
+    thread.
+    """
     found: list[Socket] = []
-    who = "self" if pid is None else str(pid)
+    who = "thread-self" if pid is None else str(pid)  # one thread alone may be elsewhere
     for table in (str(transport), f"{transport}6"):
         try:
             lines = (procfs.PROC / who / "net" / table).read_text().splitlines()[1:]

@@ -16,31 +16,47 @@ from faultline.kernel import procfs, procnet
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Every criterion that is given must fit; one that is not given has its empty value."""
+    """Every criterion that is given must fit; one that is not given has its empty value.
+
+    With `group` or `tree` nobody else is meant: whoever is in that control group or below it now,
+    or that process and what it started, as long as it is the same process.
+    """
 
     pid: int = 0
     start: int = 0  # of that pid, in clock ticks; 0: whoever has it now
+    inner: int = 0  # the pid in the process's own pid namespace
     name: str = ""
     pattern: str = ""
     port: int = 0
     uid: int = -1  # effective user
+    group: str = ""  # a control group, as in /proc/PID/cgroup
+    tree: tuple[int, int] = (0, 0)  # pid and start time
+    where: str = ""  # the same in words
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
-        return cls(**data)
+        fields: dict[str, Any] = {**data, "tree": tuple(data.get("tree", (0, 0)))}
+        return cls(**fields)
 
     def __str__(self) -> str:
         parts = {
             "pid": self.pid or "",
+            "inner pid": self.inner or "",
             "name": self.name,
             "pattern": self.pattern,
             "port": self.port or "",
             "user id": self.uid if self.uid >= 0 else "",
         }
-        return " and ".join(f"{name} {value}" for name, value in parts.items() if value != "")
+        told = " and ".join(f"{name} {value}" for name, value in parts.items() if value != "")
+        return " in ".join(filter(None, (told or "everything", self.where))).strip()
+
+    @property
+    def narrows(self) -> bool:
+        """Whether anything beyond the place is asked for."""
+        return any((self.pid, self.inner, self.name, self.pattern, self.port, self.uid >= 0))
 
     def find(self) -> list[procfs.Process]:
         """The processes that fit now, by pid; zombies and kernel threads never do."""
@@ -55,12 +71,28 @@ class Selection:
             sets.append(_by_id(procnet.find_by_port(self.port)))
         if self.uid >= 0:
             sets.append(_by_id([each for each in procfs.processes() if each.uid == self.uid]))
+        if self.group or self.tree[0]:
+            sets.append(_by_id(self._members()))
+        if self.inner and sets:
+            sets.append(_by_id(_inside(list(sets[-1].values()), self.inner)))
         if not sets:
             return []
         common = set(sets[0]).intersection(*sets[1:])
         found = [sets[0][each] for each in common]
         living = [each for each in found if each.state not in "ZX" and each.cmdline]
         return sorted(living, key=lambda each: each.pid)
+
+    def _members(self) -> list[procfs.Process]:
+        """Whoever is in the place that is meant now."""
+        if self.group:
+            return [each for each in procfs.processes() if procfs.in_group(each.pid, self.group)]
+        top = procfs.ProcessId(*self.tree)
+        return procfs.descendants(top.pid) if top.alive() else []
+
+
+def _inside(found: list[procfs.Process], inner: int) -> list[procfs.Process]:
+    """Those that have this pid in their own pid namespace (NSpid of proc_pid_status(5))."""
+    return [each for each in found if procfs.inner_pid(each.pid) == inner]
 
 
 def _with_pid(pid: int, start: int) -> list[procfs.Process]:

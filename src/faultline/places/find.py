@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, replace
 
 from faultline.errors import InvalidParameter, Refused, TargetGone
 from faultline.kernel import cgroup, procfs
-from faultline.kernel.procfs import Process, ProcessId
+from faultline.kernel.procfs import Process, ProcessId, in_group
 from faultline.places import containers
 from faultline.places.model import (
     CGROUP,
@@ -15,7 +15,6 @@ from faultline.places.model import (
     PROCESS,
     Place,
     host,
-    in_group,
     of_process,
 )
 

@@ -23,7 +23,7 @@ from faultline.kernel import cgroup, netns, procfs, userns
 from faultline.kernel.cgroup import Group
 from faultline.kernel.clock import boot_id
 from faultline.kernel.netlink import Netlink
-from faultline.kernel.procfs import Process, ProcessId
+from faultline.kernel.procfs import Process, ProcessId, in_group
 
 HOST, PROCESS, CGROUP, CONTAINER, POD = "host", "process", "cgroup", "container", "pod"
 KINDS = (HOST, PROCESS, CGROUP, CONTAINER, POD)
@@ -138,15 +138,6 @@ class Place:
         if self.group:
             return [each for each in procfs.processes() if in_group(each.pid, self.group)]
         return procfs.descendants(self.pid)
-
-
-def in_group(pid: int, group: str) -> bool:
-    """Whether a process is in the control group or below it, in any hierarchy."""
-    try:
-        lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return any(f"{line.split(':', 2)[2]}/".startswith(f"{group}/") for line in lines)
 
 
 def host() -> Place:

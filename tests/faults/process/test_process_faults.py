@@ -7,51 +7,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from faultline.changes.model import End
 from faultline.errors import InvalidParameter, Protected, Refused, TargetGone
-from faultline.injection.injector import Injector
 from faultline.injection.plan import Order
 from faultline.injection.reading import Effect
 from faultline.kernel import procfs
 from faultline.units import Duration
-
-Start = Callable[..., subprocess.Popen[bytes]]
-
-
-@pytest.fixture
-def injector(tmp_path: Path) -> Iterator[Injector]:
-    with Injector(tmp_path / "store") as found:
-        yield found
-        found.recover_all()
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    made: list[subprocess.Popen[bytes]] = []
-
-    def run(code: str = "pass", word: str = "") -> subprocess.Popen[bytes]:
-        first, _, rest = code.partition(";;")
-        body = f"import time, signal, socket\n{first}\nprint(flush=True)\n"
-        rest = rest or "time.sleep(60)"
-        command = [sys.executable, "-c", body + rest, word or str(tmp_path)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE)
-        assert process.stdout
-        process.stdout.readline()
-        made.append(process)
-        return process
-
-    yield run
-    for process in made:
-        process.kill()
-        process.wait()
-        if process.stdout:
-            process.stdout.close()
 
 
 def order(fault: str, duration: str = "60s", allow: tuple[str, ...] = (), **params: Any) -> Order:
@@ -203,7 +169,8 @@ def test_nobody_who_merely_quotes_the_pattern_is_hit(injector, tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "field"),
     [
-        ({}, "document"),
+        ({}, "pid"),
+        ({"inner_pid": 5}, "inner_pid"),
         ({"pid": 0}, "pid"),
         ({"pid": 1, "signal": "NOPE"}, "signal"),
         ({"pid": 1, "expected": "5-2"}, "expected"),

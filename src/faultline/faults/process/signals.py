@@ -1,18 +1,13 @@
-"""Faults of processes: ended by a signal, or stopped.
-
-Targets are found while planning and kept by pid and start time, so that nobody who is given the
-same pid later is ever hit. What keeps the machine and the way to it running is refused unless
-allowed by name.
-"""
+"""Processes that are sent a signal: ended, crashed, stopped."""
 
 from __future__ import annotations
 
 import os
-import re
+import resource
 import signal
 import time
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, model_validator
 
@@ -23,10 +18,10 @@ from faultline.injection.model import Ending, Fault
 from faultline.injection.process_target import (
     ProcessParams,
     RestartParams,
+    bounds,
     identity,
     restart,
     selection,
-    span,
     targets,
 )  # fmt: skip
 from faultline.injection.reading import Effect, Reading
@@ -36,6 +31,7 @@ from faultline.places.model import Place
 
 _PATIENCE = 0.5  # seconds until a signal that was sent has had its effect
 _SAMPLE = 0.05  # seconds over which a stopped process must use no processor time
+_ON_THEIR_OWN = frozenset({signal.SIGKILL, signal.SIGSTOP})  # nobody can ignore these
 
 
 def _signal(value: str) -> str:
@@ -99,25 +95,24 @@ class ProcessKill(Fault[KillParams]):
     restores = "Nothing by itself; runs `restart` once, if given."
     example: ClassVar[dict[str, str]] = {"pid": "{pid}"}
     scratch = "process"
+    outlives_target = True
 
     def plan(self, place: Place, params: KillParams) -> list[Change]:
-        found = targets(params)
+        found = targets(params, place)
         number = int(signal.Signals[f"SIG{params.signal}"])
         changes = [restart(params)] if params.restart else []
         if params.interval is None:
-            return [
-                *changes,
-                *(Change("signalled", {**identity(p), "signal": number}) for p in found),
-            ]
+            return [*changes, *_signals(found, number)]
+        wanted = selection(params, place)
         work: dict[str, Any] = {
-            "selection": selection(params).to_json(),
+            "selection": wanted.to_json(),
             "spared": _spared(guards.current().allow).to_json(),
             "signal": number,
             "interval": int(params.interval),
             "count": params.count,
-            "most": span(params.expected)[1],
+            "most": bounds(params, wanted)[1],
         }
-        what = f"sends SIG{params.signal} every {params.interval} to what fits {selection(params)}"
+        what = f"sends SIG{params.signal} every {params.interval} to what fits {wanted}"
         return [
             *changes,
             Change("worker", {"module": "kill_processes", "spec": work, "what": what}),
@@ -125,34 +120,15 @@ class ProcessKill(Fault[KillParams]):
 
     def observe(self, place: Place, params: KillParams, record: Record) -> Reading:
         if params.interval is not None:
-            return self._repeated(params, record)
-        hit = [step.change.spec for step in record.steps if step.change.kind == "signalled"]
-        asked = f"SIG{params.signal} to {len(hit)} process(es)"
-        until = time.monotonic() + _PATIENCE
-        states = [_state(spec) for spec in hit]
-        while "" in states and time.monotonic() < until:
-            time.sleep(0.005)
-            states = [_state(spec) for spec in hit]
-        gone = states.count("ended")
-        others = [state for state in states if state not in ("ended", "")]
-        untouched = states.count("")
-        values = {"asked": float(len(hit)), "measured": float(gone)}
-        measured = f"{gone} of {len(hit)} ended"
-        if others:
-            why = "; ".join(sorted(set(others)))
-            return Reading(Effect.INEFFECTIVE, asked, measured, self.measures, why, values)
-        if untouched:
-            # It took the signal and went on: its own affair, which cannot be seen from outside.
-            why = "the signal was taken; what the process made of it cannot be seen from outside"
-            return Reading(Effect.UNMEASURED, asked, measured, self.measures, why, values)
-        return Reading(Effect.EFFECTIVE, asked, measured, self.measures, "", values)
+            return self._repeated(place, params, record)
+        return _hit(record, f"SIG{params.signal}", self.measures)
 
-    def _repeated(self, params: KillParams, record: Record) -> Reading:
+    def _repeated(self, place: Place, params: KillParams, record: Record) -> Reading:
         """Nobody who fits may be older than a round."""
         interval = params.interval.seconds if params.interval else 0.0
         asked = f"SIG{params.signal} every {params.interval}"
         spared = Spared.from_json(record.steps[-1].change.spec["spec"]["spared"])
-        found = [each for each in selection(params).find() if not spared.covers(each)]
+        found = [each for each in selection(params, place).find() if not spared.covers(each)]
         ages = [_age(each) for each in found]
         old = [age for age in ages if age > 2 * interval + _PATIENCE]
         oldest = f", the oldest for {max(ages):.2f} s" if ages else ""
@@ -164,6 +140,62 @@ class ProcessKill(Fault[KillParams]):
         effect = Effect.INEFFECTIVE if old else Effect.EFFECTIVE
         reason = f"{len(old)} are older than a round" if old else ""
         return Reading(effect, asked, measured, self.measures, reason, {"n": float(len(found))})
+
+
+class CrashParams(ProcessParams, RestartParams):
+    """Parameters of `process crash`."""
+
+    signal: Annotated[
+        Literal["SEGV", "ABRT", "BUS", "FPE", "ILL", "QUIT", "SYS", "TRAP", "XCPU", "XFSZ"],
+        Flag("s"),
+    ] = "SEGV"
+    """Which of the signals that write a core file and end the process."""
+
+
+class ProcessCrash(Fault[CrashParams]):
+    """Let processes crash: a signal that ends them and writes a core file, if they may have one.
+
+    The plan says how large a core each may write and where the kernel puts it.
+    """
+
+    id = "process.crash"
+    ending = Ending.INSTANT
+    does = "Sends the signal through a pidfd, once."
+    cannot = (
+        "Bring back what a process held in memory, or remove the core file. A program that handles "
+        "the signal decides for itself. The first process of a container is spared by the kernel "
+        "from signals that it does not handle."
+    )
+    measures = ProcessKill.measures
+    restores = ProcessKill.restores
+    example: ClassVar[dict[str, str]] = {"pid": "{pid}"}
+    scratch = "process"
+    outlives_target = True
+
+    def plan(self, place: Place, params: CrashParams) -> list[Change]:
+        found = targets(params, place)
+        pattern = Path("/proc/sys/kernel/core_pattern").read_text().strip()
+        for each in found:
+            guards.current().note(f"{each.name} (pid {each.pid}): {_core(each.pid, pattern)}")
+        changes = [restart(params)] if params.restart else []
+        return [*changes, *_signals(found, int(signal.Signals[f"SIG{params.signal}"]))]
+
+    def observe(self, place: Place, params: CrashParams, record: Record) -> Reading:
+        return _hit(record, f"SIG{params.signal}", self.measures)
+
+
+def _core(pid: int, pattern: str) -> str:
+    """What will become of the core file of a process, as core(5) has it."""
+    try:
+        soft, _ = resource.prlimit(pid, resource.RLIMIT_CORE)
+    except (ProcessLookupError, PermissionError):
+        return "whether it may write a core file is not known"
+    if pattern.startswith("|"):
+        return f"its core is given to {pattern[1:].split(maxsplit=1)[0]}"
+    if soft == 0:
+        return "it writes no core file (its limit of core files is 0)"
+    size = "of any size" if soft == resource.RLIM_INFINITY else f"of at most {soft} bytes"
+    return f"a core file {size}, named {pattern}"
 
 
 class StopParams(ProcessParams):
@@ -186,7 +218,7 @@ class ProcessStop(Fault[StopParams]):
     scratch = "process"
 
     def plan(self, place: Place, params: StopParams) -> list[Change]:
-        return [Change("stopped", identity(each)) for each in targets(params)]
+        return [Change("stopped", identity(each)) for each in targets(params, place)]
 
     def observe(self, place: Place, params: StopParams, record: Record) -> Reading:
         hit = [step.change.spec for step in record.steps]
@@ -207,26 +239,70 @@ class ProcessStop(Fault[StopParams]):
         return Reading(effect, asked, measured, self.measures, reason, values)
 
 
+def _signals(found: list[procfs.Process], number: int) -> list[Change]:
+    """One change for each; the end of one of several may have ended the next already."""
+    several = {"several": True} if len(found) > 1 else {}
+    for each in found:
+        if why := _spared_by_kernel(each.pid, each.name, number):
+            guards.current().note(why)
+    return [Change("signalled", {**identity(each), "signal": number, **several}) for each in found]
+
+
+def _hit(record: Record, name: str, method: str) -> Reading:
+    """What became of the signals of a record."""
+    hit = [step.change.spec for step in record.steps if step.change.kind == "signalled"]
+    asked = f"{name} to {len(hit)} process(es)"
+    until = time.monotonic() + _PATIENCE
+    states = [_state(spec) for spec in hit]
+    while "" in states and time.monotonic() < until:
+        time.sleep(0.005)
+        states = [_state(spec) for spec in hit]
+    gone = states.count("ended")
+    others = [state for state in states if state not in ("ended", "")]
+    values = {"asked": float(len(hit)), "measured": float(gone)}
+    measured = f"{gone} of {len(hit)} ended"
+    if others:
+        why = "; ".join(sorted(set(others)))
+        return Reading(Effect.INEFFECTIVE, asked, measured, method, why, values)
+    if states.count(""):
+        # It took the signal and went on: its own affair, which cannot be seen from outside.
+        why = "the signal was taken; what the process made of it cannot be seen from outside"
+        return Reading(Effect.UNMEASURED, asked, measured, method, why, values)
+    return Reading(Effect.EFFECTIVE, asked, measured, method, "", values)
+
+
 def _state(spec: dict[str, Any]) -> str:
     """What became of a signal: 'ended', a reason why it had no effect, or '' for nothing to be
     seen.
     """
     process = procfs.ProcessId(spec["pid"], spec["start"])
-    if not process.alive():
+    found = procfs.status(spec["pid"])
+    if not process.alive() or not found:
         return "ended"
-    try:
-        text = Path(f"/proc/{spec['pid']}/status").read_text(errors="replace")
-    except (FileNotFoundError, ProcessLookupError):
-        return "ended"
-    masks = dict(re.findall(r"^(Sig(?:Ign|Blk)|ShdPnd|SigPnd):\s+([0-9a-f]+)$", text, re.MULTILINE))
     bit = 1 << (spec["signal"] - 1)
-    set_in = {name for name, value in masks.items() if int(value, 16) & bit}
+    masks = ("SigIgn", "ShdPnd", "SigPnd")
+    set_in = {mask for mask in masks if int(found.get(mask, "0"), 16) & bit}
     name = signal.Signals(spec["signal"]).name
     if "SigIgn" in set_in:
         return f"{spec['name']} ignores {name}"
     if set_in & {"ShdPnd", "SigPnd"}:
         return f"{name} is pending: {spec['name']} blocks it or hangs in the kernel"
-    return ""
+    return _spared_by_kernel(spec["pid"], spec["name"], spec["signal"])
+
+
+def _spared_by_kernel(pid: int, name: str, number: int) -> str:
+    """Why the kernel drops a signal; '' if it does not.
+
+    The first process of a pid namespace is sent only what it handles, and what ends or stops anyone
+    (pid_namespaces(7)).
+    """
+    found = procfs.status(pid)
+    numbers = found.get("NSpid", "").split()
+    handled = int(found.get("SigCgt", "0"), 16) >> (number - 1) & 1
+    if len(numbers) < 2 or numbers[-1] != "1" or handled or number in _ON_THEIR_OWN:
+        return ""
+    what = signal.Signals(number).name
+    return f"{name} is process 1 of its pid namespace and handles no {what}: the kernel drops it"
 
 
 def _age(process: procfs.Process) -> float:
