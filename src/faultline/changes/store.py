@@ -150,7 +150,16 @@ def make_private(folder: Path) -> None:
 
 
 def check_trust(path: Path) -> None:
-    """Raise UntrustedStore if anybody but us or root can change `path` or replace it.
+    """Raise UntrustedStore if anybody but us or root can change `path` or replace it."""
+    if flaw := others_could_change(path):
+        raise UntrustedStore(
+            f"the store {path} is not trusted: {flaw}",
+            hint=f"its records are executed; name one that only you can write: {ENVIRONMENT}",
+        )
+
+
+def others_could_change(path: Path) -> str:
+    """Why somebody but us or root can change `path` or replace it; empty if nobody can.
 
     Looked at are the folders above it by name and, where a link leads elsewhere, those in which it
     really lies.
@@ -170,7 +179,5 @@ def check_trust(path: Path) -> None:
         if info.st_mode & 0o022 and not sticky and not link:
             who = f"writable by others (mode {info.st_mode & 0o7777:04o})"
         if who:
-            raise UntrustedStore(
-                f"the store {path} is not trusted: {part} is {who}",
-                hint=f"its records are executed; name one that only you can write: {ENVIRONMENT}",
-            )
+            return f"{part} is {who}"
+    return ""

@@ -25,7 +25,7 @@ from typing import Any
 from faultline.changes import keepers
 from faultline.changes.model import End
 from faultline.errors import FaultlineError, Unsupported
-from faultline.injection import registry, scratch
+from faultline.injection import registry, samples, scratch
 from faultline.injection.injector import Injector
 from faultline.injection.model import Fault
 from faultline.injection.plan import Order
@@ -87,6 +87,10 @@ def ground(fault: Fault[Any] | type[Fault[Any]], kind: str = HOST) -> Generator[
             inside = stack.enter_context(scratch.capsule(root))
             known = {name: path.removeprefix(str(root)) for name, path in known.items()}
             known["{pid}"], target = str(inside.sleeper), Target(pid=inside.pid)
+        if fault.scratch == "plugin":
+            allowed = stack.enter_context(samples.plugins())
+            known |= {"{plugin}": samples.PROGRAM, "{script}": str(allowed / samples.PROGRAM)}
+            known["{url}"] = stack.enter_context(samples.endpoint(target.pid))
         yield Ground(filled(fault.example, known), folder, target, known)
 
 

@@ -40,6 +40,9 @@ _GENERIC: Final = {
     "statx": 291,
     "reboot": 142,
     "syncfs": 267,
+    "ioprio_set": 30,
+    "ioprio_get": 31,
+    "capset": 91,
 }
 _X86_64: Final = {
     "timer_create": 222,
@@ -58,6 +61,9 @@ _X86_64: Final = {
     "statx": 332,
     "reboot": 169,
     "syncfs": 306,
+    "ioprio_set": 251,
+    "ioprio_get": 252,
+    "capset": 126,
 }
 _SAME_EVERYWHERE: Final = {"openat2": 437, "pidfd_getfd": 438}
 _NUMBERS: Final = {"x86_64": _X86_64, "aarch64": _GENERIC, "riscv64": _GENERIC}
@@ -75,9 +81,13 @@ class Prctl(IntFlag):
     GET_PDEATHSIG = 2
     GET_DUMPABLE = 3
     SET_DUMPABLE = 4
+    SET_KEEPCAPS = 8
     SET_NAME = 15
+    CAPBSET_DROP = 24
     SET_TIMERSLACK = 29
     SET_CHILD_SUBREAPER = 36
+    SET_NO_NEW_PRIVS = 38
+    CAP_AMBIENT = 47
 
 
 class Resolve(IntFlag):
@@ -196,6 +206,19 @@ def timerfd_set(fd: int, deadline: int, interval: int = 0) -> None:
     _call("timerfd_settime", fd, _TIMER_ABSTIME, value, 0)
 
 
+def prctl(option: Prctl, *args: int) -> None:
+    """Set any other option of this process, such as `SET_NO_NEW_PRIVS` (prctl(2))."""
+    _call("prctl", option, *args, *([0] * (4 - len(args))))
+
+
+def capset(capabilities: int) -> None:
+    """Keep exactly these, bits by number: effective, permitted and inheritable (capset(2))."""
+    low, high = capabilities & 0xFFFFFFFF, capabilities >> 32
+    header = ctypes.create_string_buffer(struct.pack("Ii", 0x20080522, 0), 8)
+    data = ctypes.create_string_buffer(struct.pack("6I", low, low, low, high, high, high), 24)
+    _call("capset", header, data)
+
+
 def set_parent_death_signal(signum: int = signal.SIGKILL) -> None:
     """Get `signum` when the thread that forked this process ends.
 
@@ -263,6 +286,16 @@ def unshare(kinds: Namespace) -> None:
 def syncfs(fd: int) -> None:
     """Write out everything of the file system that `fd` lies on (syncfs(2))."""
     _call("syncfs", fd, unlocked=True)
+
+
+def ioprio_get(tid: int) -> int:
+    """The I/O priority of a thread: its class, shifted by 13, and its level (ioprio_get(2))."""
+    return _call("ioprio_get", 1, tid)
+
+
+def ioprio_set(tid: int, value: int) -> None:
+    """Set it, in the same form."""
+    _call("ioprio_set", 1, tid, value)
 
 
 def reboot(command: int) -> None:
