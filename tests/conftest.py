@@ -120,6 +120,7 @@ MARKERS = {
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("faultline suite")
     group.addoption("--full", action="store_true", help="run everything, with the full matrices")
+    group.addoption("--part", default="0/1", help="I/N: only each N-th test, from the I-th on")
     group.addoption(
         "--no-residue",
         action="store_true",
@@ -139,12 +140,18 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--full"):
+        left = [item for item in items if item.get_closest_marker("full")]
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if not item.get_closest_marker("full")]
     for item in items:
         for name, missing in MISSING.items():
             if item.get_closest_marker(name) and (reason := missing()):
                 item.add_marker(pytest.mark.skip(reason=reason))
-        if item.get_closest_marker("full") and not config.getoption("--full"):
-            item.add_marker(pytest.mark.skip(reason="runs with --full"))
+    part, parts = map(int, config.getoption("--part").split("/"))
+    if parts > 1:
+        chosen = [item for item in items if item.get_closest_marker("both_kernels")]
+        items[:] = chosen[part::parts]
     # The second kernel comes last: it is compared with what was skipped here.
     items.sort(
         key=lambda item: (

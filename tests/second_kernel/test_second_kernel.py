@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -13,13 +14,13 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT = 2700  # seconds
 FEW = 20  # failures that are tried once more
+PARTS = 3  # kernels that run at once
 
 pytestmark = [pytest.mark.needs_second_kernel, pytest.mark.timeout(LIMIT + 60)]
 
 
-def _run_there(
-    config: pytest.Config, report: Path, tests: tuple[str, ...] = ()
-) -> subprocess.CompletedProcess[str]:
+def _run_there(config: pytest.Config, report: Path, *tests: str) -> subprocess.Popen[str]:
+    """Start the marked tests, or these, in a kernel of their own; the report says how they went."""
     command = [
         os.environ["FAULTLINE_SECOND_KERNEL"],
         *("--timeout", str(LIMIT), "--"),
@@ -30,9 +31,20 @@ def _run_there(
         *(["--no-residue"] if config.getoption("--no-residue") else []),
         *tests,
     ]
-    return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=LIMIT + 30
+    return subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
+
+
+def _finished(runs: dict[Path, subprocess.Popen[str]]) -> dict[str, tuple[str, str]]:
+    """Wait for these runs; the outcomes of all of them."""
+    found: dict[str, tuple[str, str]] = {}
+    for report, run in runs.items():
+        said, _ = run.communicate(timeout=LIMIT + 30)
+        assert report.exists(), f"no report came back (status {run.returncode}):\n{said[-4000:]}"
+        found |= _outcomes(report)
+        report.unlink()
+    return found
 
 
 def _outcomes(report: Path) -> dict[str, tuple[str, str]]:
@@ -57,25 +69,26 @@ def _outcomes(report: Path) -> dict[str, tuple[str, str]]:
 def test_everything_that_either_kernel_can_run_passes_in_it(
     request: pytest.FixtureRequest, subtests: pytest.Subtests, skipped_here: dict[str, str]
 ) -> None:
-    report = ROOT / "build" / f"second-kernel-{os.getpid()}.xml"
-    report.parent.mkdir(exist_ok=True)
-    try:
-        run = _run_there(request.config, report)
-        assert report.exists(), (
-            f"no report came back (status {run.returncode}):\n{run.stdout[-4000:]}{run.stderr}"
+    folder = ROOT / "build"
+    folder.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix="second-kernel-") as scratch:
+        # Each has one processor and mostly waits, so several share the cores of this machine.
+        outcomes = _finished(
+            {
+                (report := Path(scratch) / f"{part}.xml"): _run_there(
+                    request.config, report, f"--part={part}/{PARTS}"
+                )
+                for part in range(PARTS)
+            }
         )
-        outcomes = _outcomes(report)
-        failed = tuple(test for test, (outcome, _) in outcomes.items() if outcome == "failed")
+        failed = [test for test, (outcome, _) in outcomes.items() if outcome == "failed"]
         if 0 < len(failed) <= FEW:
-            # Its one processor is a process of a busy machine: once more, by themselves, and named.
-            report.unlink()
-            _run_there(request.config, report, failed)
-            again = _outcomes(report) if report.exists() else {}
+            # On a busy machine: once more, by themselves, and named.
+            report = Path(scratch) / "again.xml"
+            again = _finished({report: _run_there(request.config, report, *failed)})
             outcomes |= again
             mended = [test for test in failed if again.get(test, ("failed", ""))[0] == "passed"]
             print("passed in the second kernel at the second try:", *mended, sep="\n  ")
-    finally:
-        report.unlink(missing_ok=True)
     if not outcomes:
         pytest.skip("no test is marked both_kernels yet")
     for test, (outcome, why) in outcomes.items():

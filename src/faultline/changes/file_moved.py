@@ -34,7 +34,7 @@ class FileMoved(Kind):
         where, name = sidecar.split(spec["path"])
         with Folder.open(where, ctx) as folder:
             sidecar.changeable(folder, ctx)
-            info, same = sidecar.regular(folder, name)
+            _, same = sidecar.regular(folder, name)
             sidecar.refuse_claimed(folder, name, ctx)
             prior = {**same, "folder": folder.identity(), "names": [name]}
             if not spec["to"]:
@@ -45,7 +45,8 @@ class FileMoved(Kind):
                     raise Refused(
                         f"{spec['to']} exists", hint="nothing is ever replaced; name a free path"
                     )
-                if os.fstat(target.fd).st_dev != info.st_dev:
+                # Of the folders: an overlay shows files by the device that they really lie on.
+                if os.fstat(target.fd).st_dev != os.fstat(folder.fd).st_dev:
                     raise Unsupported(
                         f"{spec['to']} is on another file system: a copy would be another file",
                         hint="move within one file system, or use file.delete",
