@@ -59,8 +59,10 @@ def _copy(source: Path, target: Path) -> None:
     """
     import compileall
     import shutil
+    import threading
 
-    scratch = target.with_name(f"{target.name}.{os.getpid()}")
+    # Two threads of one process can be here at once.
+    scratch = target.with_name(f"{target.name}.{os.getpid()}-{threading.get_native_id()}")
     for file in _files(source):
         copy = scratch / "faultline" / file.relative_to(source)
         make_private(copy.parent)

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,13 @@ def test_the_copy_is_made_once_complete_and_ours_alone(ground: Ground) -> None:
         assert (code / "faultline" / part).exists()
     assert (code / "faultline" / "changes" / "__pycache__").is_dir()
     assert code.stat().st_mode & 0o077 == 0
+
+
+def test_threads_that_make_it_at_once_get_the_same_one(ground: Ground) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        found = set(pool.map(frozen.code_folder, [ground.store] * 4))
+    (code,) = found
+    assert sorted(path.name for path in code.parent.iterdir()) == [code.name]
 
 
 def test_a_changed_package_gets_a_copy_of_its_own(package: Path, ground: Ground) -> None:
