@@ -19,6 +19,7 @@ from faultline.changes.io_limit import IoLimit
 from faultline.changes.kernel_value import KernelValue
 from faultline.changes.kind import Kind
 from faultline.changes.link_down import LinkDown
+from faultline.changes.mount_readonly import MountReadonly
 from faultline.changes.plugin import Plugin
 from faultline.changes.redirect import Redirect
 from faultline.changes.restart import Restart
@@ -47,6 +48,7 @@ KINDS: dict[str, Kind] = {
         IoLimit(),
         KernelValue(),
         LinkDown(),
+        MountReadonly(),
         Plugin(),
         Redirect(),
         Worker(),

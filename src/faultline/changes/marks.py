@@ -9,7 +9,7 @@ import glob
 import os
 
 from faultline.changes.kind import Context
-from faultline.changes.sidecar import Folder
+from faultline.changes.sidecar import Folder, own_name, remove
 from faultline.errors import ApplyFailed
 
 
@@ -20,6 +20,24 @@ def folder(ctx: Context) -> Folder:
     path = os.path.join(ctx.run, "marks")
     os.makedirs(path, mode=0o700, exist_ok=True)
     return Folder.open(path)
+
+
+def noted(ctx: Context) -> list[str]:
+    """The folders of notes that hold the note of this step: ours, or for a scan another store's."""
+    own = [os.path.join(ctx.run, "marks")] if ctx.run else []
+    names = [own_name(ctx, role) for role in ("json", "part")]
+    return [
+        path
+        for path in dict.fromkeys((*own, *folders()))
+        if any(os.path.lexists(os.path.join(path, name)) for name in names)
+    ]
+
+
+def forget(ctx: Context) -> None:
+    """Remove the note of this step, wherever it lies."""
+    for path in noted(ctx):
+        with Folder.open(path) as found:
+            remove(found, ctx)
 
 
 def folders() -> tuple[str, ...]:

@@ -64,6 +64,10 @@ class Folder:
             fd = walk.open_exactly(real, root)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise TargetGone(f"{path} is not a folder", hint="name an existing one") from error
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            raise Refused(f"the links in {path} lead nowhere") from error
         return cls(real, fd, "" if root is None else walk.from_here(fd, _pid(ctx)))
 
     @classmethod

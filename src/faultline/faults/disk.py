@@ -1,8 +1,10 @@
-"""Faults of file systems: no space, no inodes."""
+"""Faults of file systems: no space, no inodes, nothing can be written."""
 
 from __future__ import annotations
 
+import errno
 import os
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, model_validator
@@ -11,12 +13,15 @@ from faultline.api.params import Params
 from faultline.api.quantities import Between, Flag, Percent, Size, text
 from faultline.changes.model import Change, Record
 from faultline.errors import Unsupported
-from faultline.injection.file_target import folder, opened
+from faultline.injection import guards
+from faultline.injection.file_target import folder, opened, verdict
 from faultline.injection.model import Ending, Fault
 from faultline.injection.reading import Effect, Reading
-from faultline.kernel import filesystem
+from faultline.kernel import filesystem, mounts, reconfigure
 from faultline.places.model import Place
 
+# Who cannot write there cannot run the host, nor keep its own journal.
+_SYSTEM = ("/", "/usr", "/etc", "/var", "/var/lib", "/run", "/tmp")  # noqa: S108 - not written to
 _POINT = 1.0  # percentage points that a file system's own records may differ by
 
 
@@ -154,3 +159,61 @@ class DiskInodes(Fault[InodesParams]):
         effect = Effect.EFFECTIVE if ok else Effect.INEFFECTIVE
         reason = "" if ok else "somebody has freed inodes since"
         return Reading(effect, asked, measured, self.measures, reason, values)
+
+
+class ReadonlyParams(Params):
+    """Parameters of `disk readonly`."""
+
+    path: Annotated[str, Field(max_length=4095, pattern="^/"), Flag("p")]
+    """Where the file system is mounted."""
+
+
+class DiskReadonly(Fault[ReadonlyParams]):
+    """Make a file system read-only, as the kernel does it after a disk error."""
+
+    id = "disk.readonly"
+    ending = Ending.KEEPER
+    does = "Sets the file system read-only by its root (fsconfig(2)), for all that have it mounted."
+    cannot = (
+        "The kernel refuses while files on it are open for writing; they are named then. It keeps "
+        "the file system from being unmounted until it is undone."
+    )
+    measures = "Tries to make a file on it."
+    restores = "Makes it writable again, unless somebody has done so."
+    example: ClassVar[dict[str, str]] = {"path": "{disk}"}
+    needs = frozenset({"root"})
+    scratch = "disk"
+
+    def plan(self, place: Place, params: ReadonlyParams) -> list[Change]:
+        if os.geteuid() != 0:
+            raise Unsupported("file systems are set read-only by root alone", hint="run as root")
+        path = folder(place, params.path, "path")
+        with opened(place, params.path) as fd:
+            mount = mounts.mount_of_fd(fd, place.pid)
+            if not reconfigure.is_mount_root(fd):
+                where = f"; it lies on {mount.point}" if mount else ""
+                raise Unsupported(f"nothing is mounted at {path}{where}", hint="name a mount point")
+            device = os.fstat(fd).st_dev
+        for own in _SYSTEM:
+            if Path(own).exists() and Path(own).stat().st_dev == device:
+                guards.current().refuse(
+                    "system-filesystem", f"{path} is the file system that holds {own} of this host"
+                )
+        others = [each.point for each in mounts.mounts() if os.makedev(*each.device) == device]
+        if len(others) > 1:
+            guards.current().note(f"the file system is mounted at {', '.join(others[:5])}")
+        return [Change("mount_readonly", {"path": path})]
+
+    def observe(self, place: Place, params: ReadonlyParams, record: Record) -> Reading:
+        asked = f"nothing can be written to {params.path}"
+        name = f".faultline-{record.uid}-0.try"
+        try:
+            with opened(place, params.path) as fd:
+                os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=fd))
+                os.unlink(name, dir_fd=fd)
+        except OSError as error:
+            right = error.errno == errno.EROFS
+            told = f"making a file fails: {error.strerror}"
+            return verdict(asked, told, self.measures, right, "it fails for another reason")
+        reason = "somebody has made it writable"
+        return verdict(asked, "a file can be made", self.measures, False, reason)

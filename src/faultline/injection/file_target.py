@@ -5,16 +5,19 @@ names, the content.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Generator
 
 from faultline.changes.model import Record
-from faultline.errors import InvalidParameter, TargetGone
+from faultline.errors import InvalidParameter, Refused, TargetGone
 from faultline.injection import guards
 from faultline.injection.reading import Effect, Reading
 from faultline.kernel import files, walk
 from faultline.places.model import Place
+
+_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 @contextlib.contextmanager
@@ -69,18 +72,22 @@ def status_of(place: Place, path: str) -> os.stat_result | None:
     try:
         with opened(place, where) as fd:
             return os.stat(name, dir_fd=fd, follow_symlinks=False)
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError as error:
+        if error.errno not in _NOWHERE:
+            raise
         return None
 
 
 @contextlib.contextmanager
 def readable(place: Place, path: str) -> Generator[int | None]:
-    """The open file, if it is a plain one; None if there is none. Raises Refused."""
+    """The open file, if it is a plain one; None if there is none."""
     where, name = os.path.split(path)
     try:
         with opened(place, where) as handle:
             fd = files.open_regular(handle, name)
-    except (FileNotFoundError, NotADirectoryError):
+    except (OSError, Refused) as error:
+        if isinstance(error, OSError) and error.errno not in _NOWHERE:
+            raise
         yield None
         return
     try:

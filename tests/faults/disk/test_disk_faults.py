@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
-from faultline.changes.model import End
-from faultline.errors import InvalidParameter
+from faultline.changes import keepers
+from faultline.changes.kind import Context, kinds
+from faultline.changes.model import End, Undone
+from faultline.errors import InvalidParameter, Protected, Refused, Unsupported
 from faultline.injection.injector import Injector
 from faultline.injection.plan import Order
 from faultline.injection.reading import Effect
@@ -120,3 +122,62 @@ def test_either_a_share_or_an_amount(injector, disk):
     for params in ({}, {"percent": "10%", "bytes": "1MiB"}, {"percent": "101%"}, {"bytes": "5"}):
         with pytest.raises(InvalidParameter):
             injector.plan(order("disk.fill", folder=str(disk), **params))
+
+
+@pytest.fixture
+def beside(tmp_path: Path, disk: Path) -> Iterator[Injector]:
+    """Its store does not lie on the disk: with files of its own open there, nothing could be set
+    read-only.
+    """
+    with Injector(tmp_path / "store") as found:
+        yield found
+        found.recover_all()
+        keepers.retire(found.store)
+
+
+def test_a_file_system_is_read_only_until_the_deadline(beside, disk):
+    (disk / "before").write_text("kept")
+    record = beside.inject(order("disk.readonly", "3s", path=str(disk)))
+    with pytest.raises(OSError, match="Read-only"):
+        (disk / "x").touch()
+    assert (disk / "before").read_text() == "kept"
+    assert beside.observe(record.uid).effect is Effect.EFFECTIVE
+    until(lambda: beside.get(record.uid).end is End.RECOVERED)
+    (disk / "x").touch()
+    assert beside.residue(record.uid) == []
+
+
+def test_who_writes_is_named_and_nothing_is_done(beside, disk):
+    with (
+        (disk / "open").open("w"),
+        pytest.raises(Refused, match=f"open for writing, by .*pid {os.getpid()}"),
+    ):
+        beside.inject(order("disk.readonly", path=str(disk)))
+    (disk / "x").touch()
+    assert not beside.unfinished()
+
+
+def test_what_somebody_made_writable_is_told_and_left(beside, disk):
+    record = beside.inject(order("disk.readonly", path=str(disk)))
+    subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+    assert beside.observe(record.uid).effect is Effect.INEFFECTIVE
+    assert beside.recover(record.uid).end is End.RECOVERED
+
+
+def test_its_note_is_enough_to_make_it_writable(beside, disk):
+    record = beside.inject(order("disk.readonly", path=str(disk)))
+    kind = kinds()["mount_readonly"]
+    (found,) = [each for each in kind.scan(None, ()) if each.uid == record.uid]
+    stranger = Context(found.uid, found.index, 0)  # of another store, or of none
+    outcome = kind.undo(found.change.spec, found.prior, {}, stranger)
+    assert outcome.end is Undone.UNDONE, outcome
+    assert not [each for each in kind.scan(None, ()) if each.uid == record.uid]
+    (disk / "x").touch()
+
+
+def test_the_file_systems_of_the_host_are_protected(beside, disk):
+    with pytest.raises((Protected, Unsupported)):
+        beside.plan(order("disk.readonly", path="/"))
+    (disk / "folder").mkdir()
+    with pytest.raises(Unsupported, match=f"it lies on {disk}"):
+        beside.plan(order("disk.readonly", path=str(disk / "folder")))
