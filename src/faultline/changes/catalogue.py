@@ -21,6 +21,7 @@ from faultline.changes.kind import Kind
 from faultline.changes.link_down import LinkDown
 from faultline.changes.mount_readonly import MountReadonly
 from faultline.changes.plugin import Plugin
+from faultline.changes.process_attribute import ProcessAttribute
 from faultline.changes.redirect import Redirect
 from faultline.changes.restart import Restart
 from faultline.changes.signal import Signalled, Stopped
@@ -50,6 +51,7 @@ KINDS: dict[str, Kind] = {
         LinkDown(),
         MountReadonly(),
         Plugin(),
+        ProcessAttribute(),
         Redirect(),
         Worker(),
     )

@@ -12,6 +12,7 @@ import re
 import signal
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -326,6 +327,16 @@ def thread_states(members: Iterable[int] | None = None) -> Counter[str]:
         except _GONE:
             continue
     return states
+
+
+def threads(pid: int) -> list[ProcessId]:
+    """The threads of a process, each by its number and start time; [] when it is gone."""
+    found: list[ProcessId] = []
+    with suppress(*_GONE):
+        for name in os.listdir(PROC / str(pid) / "task"):
+            with suppress(ProcessLookupError):
+                found.append(ProcessId(int(name), _read_stat(int(name)).start))
+    return sorted(found, key=lambda each: each.pid)
 
 
 def descriptors(pid: int) -> dict[int, str]:

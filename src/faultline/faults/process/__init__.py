@@ -7,6 +7,7 @@ allowed by name.
 
 from __future__ import annotations
 
+from faultline.faults.process.attributes import ProcessLimit, ProcessPriority
 from faultline.faults.process.signals import ProcessCrash, ProcessKill, ProcessStop
 
-__all__ = ["ProcessCrash", "ProcessKill", "ProcessStop"]
+__all__ = ["ProcessCrash", "ProcessKill", "ProcessLimit", "ProcessPriority", "ProcessStop"]
