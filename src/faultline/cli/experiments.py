@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,13 @@ def _values(pairs: tuple[str, ...]) -> dict[str, Any]:
     "--report", "file_out", type=click.Path(path_type=Path), help="Write the HTML report here."
 )
 @click.option("--no-report", is_flag=True, help="Write no report.")
+@click.option("--for-each", "each", metavar="NAME=A,B|ROWS",
+              help="Run it once for each value of a parameter, or for each row of a .csv or .yaml "
+              "file with several, and print one table.")  # fmt: skip
+@click.option("--at-once", type=click.IntRange(1, 64), default=1, show_default=True,
+              help="With --for-each: how many runs at the same time.")  # fmt: skip
+@click.option("--summary", type=click.Path(dir_okay=False, path_type=Path),
+              help="With --for-each: write the table as .html, .md, .csv or .json.")  # fmt: skip
 @output.format_option
 def run(
     file: Path | None,
@@ -50,6 +58,7 @@ def run(
     file_out: Path | None,
     no_report: bool,
     form: str,
+    **several: Any,
 ) -> int:
     """Carry out the experiment in FILE, tell the story as it happens, judge it, write its report.
 
@@ -57,6 +66,19 @@ def run(
     """
     if bool(file) == bool(resumed):
         raise UsageError("name one: an experiment's FILE, or --resume")
+    if several["each"] and file and not file_out:
+        from faultline.cli import batch
+        from faultline.engine.runs import Runs
+
+        opened = partial(Runs, state_folder())  # in threads that know of no command line
+        asked = batch.Asked(**several, form=form, creator=_user())
+        report = None if no_report else partial(_write_report, target=None)
+        return batch.carry_out(opened, file, _values(pairs), asked, report)
+    if several != {"each": None, "at_once": 1, "summary": None}:
+        raise UsageError(
+            "--for-each goes with a FILE and without --report; --at-once and --summary with it",
+            hint="each run has a report of its own, and --summary writes the table of all",
+        )
     if file:
         return carry_out(file, _values(pairs), file_out, form, no_report=no_report)
     with _runs() as kept:

@@ -10,17 +10,16 @@ from __future__ import annotations
 import fcntl
 import os
 import queue
-import signal
 import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 from faultline.api.run import Phase, Point, Run
 from faultline.api.traffic import TrafficSecond
 from faultline.engine import actions
+from faultline.engine.interrupt import stopping
 from faultline.engine.model import SECOND, Action, Facts, Now, Result
 from faultline.engine.ports import Tools
 from faultline.engine.reconcile import reconcile
@@ -58,7 +57,7 @@ class Driver:
 
     def drive(self) -> Run:
         """Go on with the run until it has ended."""
-        with self._only_one(), self._signals():
+        with self._only_one(), stopping(self.stop):
             run = self.store.get(Run, self.name)
             self._told = len(run.status.timeline)
             resumed = run.status.started is not None
@@ -141,7 +140,7 @@ class Driver:
                 self._pending.append(result)
             deadline = 0.0  # take what is there, then go on
 
-    # ------------------------------------------------------------------ one engine, signals
+    # ------------------------------------------------------------------ one engine
 
     @contextmanager
     def _only_one(self) -> Generator[None]:
@@ -164,20 +163,3 @@ class Driver:
             yield
         finally:
             os.close(descriptor)
-
-    @contextmanager
-    def _signals(self) -> Generator[None]:
-        """Ctrl-C and SIGTERM abort the run; the undo is not interrupted by a second one."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def handle(number: int, _frame: FrameType | None) -> None:
-            self.stop(f"interrupted by {signal.Signals(number).name}")
-
-        before = {each: signal.signal(each, handle) for each in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for each, handler in before.items():
-                signal.signal(each, handler)
