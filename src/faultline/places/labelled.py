@@ -1,0 +1,48 @@
+"""Containers by a label: from the files of their runtimes, and where those hold none, by asking.
+
+Docker and CRI-O write labels into files. Podman keeps them in a database and containerd in its own,
+so these two are asked, once each, by the command that reaches the runtime that started them.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+from faultline.places.container import Container
+
+_PATIENCE = 10.0  # seconds
+
+
+def find(known: list[Container], key: str, value: str) -> tuple[list[Container], list[str]]:
+    """Those with this label, and which runtimes could not be asked."""
+    found = {each.id: each for each in known if each.labels.get(key) == value}
+    asked = {each.tool: each.runtime for each in known if each.tool and each.id not in found}
+    complaints: list[str] = []
+    for tool, runtime in asked.items():
+        ids, complaint = _ask(tool, runtime, key, value)
+        complaints += [complaint] if complaint else []
+        found |= {each.id: each for each in known if each.tool == tool and each.id in ids}
+    return list(found.values()), complaints
+
+
+def _ask(tool: tuple[str, ...], runtime: str, key: str, value: str) -> tuple[set[str], str]:
+    """The ids that a runtime answers, or a complaint."""
+    program = shutil.which(tool[0])
+    if program is None:
+        return set(), f"labels of {runtime} are asked of {tool[0]}, which is not installed"
+    if runtime == "podman":
+        words = ["ps", "--quiet", "--no-trunc", "--filter", f"label={key}={value}"]
+    else:
+        quoted = '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        words = ["containers", "list", "--quiet", f'labels."{key}"=={quoted}']
+    try:
+        done = subprocess.run(
+            [program, *tool[1:], *words], stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, timeout=_PATIENCE, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return set(), f"{tool[0]} was asked for labels: {error}"
+    if done.returncode:
+        return set(), f"{tool[0]} was asked for labels: {done.stderr.strip()[-300:]}"
+    return set(done.stdout.split()), ""
