@@ -60,7 +60,7 @@ def call(where: Data, verb: str, message: Data, netlink: Netlink | None) -> Data
 def parsed(text: str, whose: str) -> dict[str, Any]:
     """An answer as JSON; raises ObserveFailed for anything that is not an object."""
     try:
-        found: object = json.loads(text or "{}")
+        found: object = json.loads(text)
     except ValueError:
         found = None
     if not isinstance(found, dict):

@@ -35,6 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "faults": ("catalogue:faults", "List the faults there are."),
     "explain": ("catalogue:explain", "What a fault does, needs, measures and restores."),
     "doctor": ("doctor:doctor", "Try which faults work here, and say why the others do not."),
+    "conformance": ("conformance:conformance", "Check a fault of yours: its manifest, for real."),
     "demo": ("demo:demo", "Run a real experiment on this machine, in namespaces of its own."),
     "run": ("experiments:run", "Run an experiment and judge it."),
     "runs": ("experiments:runs", "List the runs of experiments."),

@@ -32,8 +32,12 @@ def main() -> None:
     environment = {**os.environ}
     environment[CALL] = f"{environment.get(CALL, '')} {os.getsid(0)}"
     try:
+        # Opened anew: perl(1) reads a script by the very descriptor, wherever its position is.
+        own = os.open(f"/proc/self/fd/{order['fd']}", os.O_RDONLY)
+        os.close(order["fd"])
+        os.set_inheritable(own, True)
         _confine(order["limits"], order["parent"])
-        os.execve(order["fd"], order["argv"], environment)  # noqa: S606 - a list of arguments
+        os.execve(own, order["argv"], environment)  # noqa: S606 - a list of arguments
     except OSError as error:
         sys.stderr.write(f"{order['argv'][0]} could not be started: {error}\n")
     os._exit(FAILED)
