@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import math
 import sys
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from faultline.api.traffic import TrafficFigures, TrafficSecond, TrafficStatus, with_earlier
 from faultline.errors import Unsupported
 from faultline.traffic import summary
 from faultline.traffic.histogram import Histogram
 from faultline.traffic.model import SECOND, Load, Tick, sum_errors
+from faultline.traffic.series import Series
 
 durations = st.integers(1_000, 3_000_000_000_000)
 
@@ -101,6 +104,43 @@ def test_what_waits_longer_than_the_median_counts_with_its_age() -> None:
     assert waits.p95 > 2.9
     assert young.p95 == alone.p95
     assert waits.ok == alone.ok
+
+
+def test_no_more_is_answered_than_was_sent_also_behind_the_warm_up() -> None:
+    series = Series(2 * SECOND)
+    first = replace(tick(0, 1_000_000), sent=3, waiting=(5_000, 4_000))
+    second = replace(tick(1, 1_000_000), sent=1, waiting=(9_000, 8_000))  # one of them answered
+    third = tick(2, 2_000_000, 2_000_000, 2_000_000)
+    fourth = replace(tick(3, 1_000_000), sent=2, waiting=(7_000, 6_000))
+    third = replace(third, sent=2, waiting=(3_000,))
+    series.extend([[first, second, third, fourth]], 3, 100.0)
+    totals = series.totals()
+    assert (totals.sent, totals.ok) == (2 + 2 + 2, 3 + 1), "two were under way at its beginning"
+    assert totals.sent == totals.ok + series.unanswered
+
+
+def test_the_totals_after_a_restart_cover_what_was_before_it() -> None:
+    def second(at: float, count: int, top: float) -> TrafficSecond:
+        return TrafficSecond(at=at, sent=count, ok=count - 1, errors=1, lag=0.1, max=top)
+
+    status = TrafficStatus(
+        name="load",
+        started=100.02,
+        restarts=[110.0],
+        seconds=[
+            second(100.0, 1000, 9.0),  # warm-up, as is the one after the restart
+            second(101.0, 10, 0.4),
+            second(102.0, 10, 0.7),
+            second(110.0, 1000, 9.0),
+            second(111.0, 5, 0.5),
+        ],
+    )
+    last = TrafficFigures(sent=5, ok=4, errors=1, seconds=1.0, p50=0.2, max=0.5)
+    found = with_earlier(status, 1.0, last)
+    assert (found.sent, found.ok, found.errors, found.seconds) == (25, 22, 3, 3.0)
+    assert (found.max, found.p50, found.lag) == (0.7, 0.2, 0.1)
+    whole = status.model_copy(update={"restarts": []})
+    assert with_earlier(whole, 1.0, last) == last
 
 
 def test_errors_add_up_with_the_most_frequent_first() -> None:

@@ -14,7 +14,7 @@ from faultline.api.run import (
     ProbeStatus,
     Run,
 )
-from faultline.api.traffic import TrafficFigures, TrafficStatus
+from faultline.api.traffic import TrafficFigures, TrafficStatus, with_earlier
 from faultline.engine import lifecycle, probing, verdict
 from faultline.engine.draft import Draft
 from faultline.engine.model import (
@@ -184,12 +184,15 @@ def _traffic(draft: Draft, do: Do, name: str, result: Result) -> None:
         draft.fail(result.error, name)
         draft.stop(f"traffic {name}: {result.error.message}")
     elif do is Do.START_TRAFFIC:
+        if traffic.started is not None:
+            traffic.restarts = [*traffic.restarts, result.now.at]
         traffic.started = traffic.started or result.now.at
         draft.point("traffic", "started", name, result.now)
     if do is Do.STOP_TRAFFIC:
         traffic.ended = result.now.at
         if isinstance(result.answer, TrafficFigures):
-            traffic.totals = result.answer
+            spec = next(one for one in draft.spec.traffic if one.name == name)
+            traffic.totals = with_earlier(traffic, spec.warmup.seconds, result.answer)
         draft.point("traffic", "stopped", name, result.now)
 
 

@@ -54,4 +54,8 @@ class Series:
     def totals(self) -> TrafficFigures:
         """All of it after warm-up."""
         ticks = [tick for tick in self._ticks if self._counts(tick)]
-        return summary.totals(ticks, self._latency, self._latency.encode())
+        warmed = [tick for tick in self._ticks if not self._counts(tick)]
+        found = summary.totals(ticks, self._latency, self._latency.encode())
+        # What left in the warm-up and is answered later would be an answer to nothing.
+        under_way = len(warmed[-1].waiting) if warmed and ticks else 0
+        return found.model_copy(update={"sent": found.sent + under_way})
