@@ -103,7 +103,8 @@ def undo_steps(record: Record, made_with: list[Context], lock: FaultLock | None 
         if lock is not None and not lock.ours:
             break
         outcome = undo_step(step, ctx)
-        if step.outcome is None or outcome.end is not Undone.ABSENT:
+        first = step.outcome
+        if first is None or not first.settled or outcome.end is not Undone.ABSENT:
             step.outcome = outcome  # a second undo finds nothing; the first answer tells more
         if outcome.settled:
             step.state = StepState.UNDONE
