@@ -61,6 +61,7 @@ class Classified(Fault[P]):
 
     def plan(self, place: Place, params: P) -> list[Change]:
         action, what = self.action(params), self.words(params)
+        packets.check_own(place)
         changes: list[Change] = []
         for aim in packets.aims(params):
             changes += engines.decided(aim, action, what, params.engine, len(changes))
@@ -99,6 +100,7 @@ class Held(Fault[P]):
 
     def plan(self, place: Place, params: P) -> list[Change]:
         form = self.form(params)
+        packets.check_own(place)
         changes: list[Change] = []
         for aim in packets.aims(params):
             changes += engines.held(aim, form, params.engine, len(changes))

@@ -18,12 +18,13 @@ from faultline.api.params import Params
 from faultline.api.quantities import Flag
 from faultline.changes.classifier import match_to
 from faultline.changes.model import Change
-from faultline.errors import InvalidParameter, TargetGone
+from faultline.errors import InvalidParameter, TargetGone, Unsupported
 from faultline.injection import guards
 from faultline.kernel import link, procnet, route
 from faultline.kernel.match import Match
 from faultline.kernel.netlink import Netlink
 from faultline.kernel.tc import Direction
+from faultline.places.model import Place
 
 FOLLOW = 5.0  # seconds between two look-ups of a host name
 
@@ -84,6 +85,15 @@ class Aim:
             "exempt": exempt(),
             "what": what,
         }
+
+
+def check_own(place: Place) -> None:
+    """Raise Unsupported for a place that shares our network: a filter would hit all of the host."""
+    if not place.is_host and not place.own_network:
+        raise Unsupported(
+            f"{place.words} shares the network of this host: the fault would hit everybody on it",
+            hint="leave the place out and say by addresses and ports which packets are meant",
+        )
 
 
 def ports(field: str, values: list[str]) -> tuple[tuple[int, int], ...]:

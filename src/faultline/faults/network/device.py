@@ -46,6 +46,7 @@ class NetworkDown(Fault[DownParams]):
     example: ClassVar[dict[str, str]] = {"interface": "lo"}
 
     def plan(self, place: Place, params: DownParams) -> list[Change]:
+        packets.check_own(place)
         with Netlink.open() as nl:
             device = packets.named(nl, params.interface)
             if device.index == route.default_interface(nl):
