@@ -31,12 +31,20 @@ main()
 class Running:
     """A worker with its children."""
 
-    def __init__(self, module: str, spec: dict[str, Any], seconds: float, folder: Path) -> None:
+    def __init__(
+        self,
+        module: str,
+        spec: dict[str, Any],
+        seconds: float,
+        folder: Path,
+        target: dict[str, int] | None = None,
+    ) -> None:
         self.mark = f"faultline:t{uuid.uuid4().hex[:12]}:0"
         self.stats = str(folder / f"stats-{self.mark.split(':')[1]}")
         self.deadline = clock.now() + int(seconds * 1e9)
         extra = {"mark": self.mark, "deadline": self.deadline, "stats": self.stats}
         order = {"module": module, "deadline": self.deadline, "spec": {**spec, **extra}}
+        order["target"] = target
         argv = [sys.executable, "-I", "-S", "-c", BOOT, self.mark]
         run = subprocess.run(
             argv, input=json.dumps(order).encode(), capture_output=True, check=False, timeout=60
@@ -89,11 +97,16 @@ class Running:
 
 @pytest.fixture
 def worker(tmp_path: Path) -> Iterator[Callable[..., Running]]:
-    """Start a worker: module, spec, seconds until its deadline."""
+    """Start a worker: module, spec, seconds until its deadline, the process that it ends with."""
     started: list[Running] = []
 
-    def start(module: str, spec: dict[str, Any], seconds: float = 30) -> Running:
-        started.append(Running(module, spec, seconds, tmp_path))
+    def start(
+        module: str,
+        spec: dict[str, Any],
+        seconds: float = 30,
+        target: dict[str, int] | None = None,
+    ) -> Running:
+        started.append(Running(module, spec, seconds, tmp_path, target))
         return started[-1]
 
     yield start

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from faultline.kernel import clock
+from faultline.kernel import clock, procfs
 from faultline.workers import figures
 
 pytestmark = pytest.mark.both_kernels
@@ -131,3 +132,17 @@ def test_figures_beyond_their_room_are_refused(tmp_path: Path) -> None:
         writer.publish({"text": "x" * 20000})
     writer.publish({"ok": 1})
     assert figures.read(str(tmp_path / "figures")) == {"ok": 1}
+
+
+@pytest.mark.parametrize("module", ["burn", "load", "fill_memory", "io_burn"])
+def test_all_of_it_ends_with_its_target(worker: Start, tmp_path: Path, module: str) -> None:
+    with subprocess.Popen(["sleep", "60"]) as sleeper:
+        target = procfs.ProcessId.of(sleeper.pid)
+        known = {"pid": target.pid, "start": target.start}
+        run = worker(module, _order(module, tmp_path), target=known)
+        assert run.ready
+        assert run.processes()
+        sleeper.kill()
+        assert run.wait_gone(5)
+    late = worker(module, _order(module, tmp_path), target=known)
+    assert "has ended" in late.answer["error"]

@@ -48,6 +48,7 @@ class Worker(Kind):
         order = {
             "module": spec["module"],
             "deadline": ctx.deadline + spec.get("linger", 0),
+            "target": target_of_place(ctx.inside),
             "spec": {
                 **_fill(spec["spec"], ctx),
                 "mark": ctx.mark,
@@ -136,17 +137,27 @@ def tap_name(uid: str, step: int) -> str:
 
 
 def _fill(value: Any, ctx: Context) -> Any:
-    """A plan does not know the uid yet: `@uid` and `@tap` stand for what depends on it."""
+    """A plan does not know the uid yet: `@uid`, `@tap` and `@tap+1`, which is the name of a second
+    tap, stand for what depends on it.
+    """
     if isinstance(value, dict):
         inside = cast("dict[str, Any]", value)
         return {name: _fill(inner, ctx) for name, inner in inside.items()}
-    known = {"@uid": ctx.uid, "@tap": tap_name(ctx.uid, ctx.index)}
+    taps = {"@tap": tap_name(ctx.uid, ctx.index), "@tap+1": tap_name(ctx.uid, ctx.index + 1)}
+    known = {"@uid": ctx.uid, **taps}
     return known.get(value, value) if isinstance(value, str) else value
 
 
 def root_of_place(place: Data) -> Data | None:
     """The process whose root directory a worker walks its paths from; None for our own root."""
     if not place.get("rooted"):
+        return None
+    return {"pid": place["pid"], "start": place["start"]}
+
+
+def target_of_place(place: Data) -> Data | None:
+    """The process that a worker ends with; None where it outlives it, or there is none."""
+    if not place.get("ends_with"):
         return None
     return {"pid": place["pid"], "start": place["start"]}
 

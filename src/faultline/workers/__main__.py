@@ -3,7 +3,7 @@
 Called as `python -I -S -c BOOT MARK` with a JSON order on standard input and one line of JSON
 expected on standard output: `{"ready": ...}` once the effect is there, or `{"error": ...}`. The
 kernel's own timer sends SIGKILL at the deadline (timer_create(2) on CLOCK_BOOTTIME), also to a
-stopped or hung worker.
+stopped or hung worker. An order that names a `target`, {pid, start}, ends with that process.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 from faultline.errors import FaultlineError
 from faultline.kernel import syscalls
+from faultline.workers import lifetime
 
 
 def main() -> None:
@@ -29,6 +30,7 @@ def main() -> None:
     module = importlib.import_module(f"faultline.workers.{order['module']}")
     syscalls.set_name(f"fl-{order['module']}")
     try:
+        lifetime.tie(order.get("target"))
         status = module.main(order["spec"], _ready)
     except (FaultlineError, OSError) as error:
         _say({"error": f"{type(error).__name__}: {error}"})

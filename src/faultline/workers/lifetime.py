@@ -1,4 +1,5 @@
-"""The end of a worker: SIGTERM, its deadline, or its parent's death, for it and for its children.
+"""The end of a worker: SIGTERM, its deadline, its parent's death, or the end of the target whose
+control groups or namespaces it uses, for it and for its children.
 
 Signals are blocked and waited for, so that they arrive between two steps and never inside one. The
 kernel's own timer, which ends a worker that hangs, is armed for each child too: fork does not
@@ -11,10 +12,37 @@ import errno
 import os
 import signal
 from collections.abc import Callable, Collection
+from typing import Any
 
+from faultline.errors import TargetGone
 from faultline.kernel import clock, syscalls
+from faultline.kernel.procfs import ProcessId
 
 _ENDING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+_LOOK = 0.2  # seconds between two looks at the target: what it leaves must not be kept busy
+
+
+class _Target:
+    """The process that this one may not outlive, held by its pidfd; one for a whole worker."""
+
+    fd: int | None = None
+
+    @classmethod
+    def ended(cls) -> bool:
+        return cls.fd is not None and syscalls.pidfd_wait(cls.fd, 0)
+
+
+def tie(target: dict[str, Any] | None) -> None:
+    """Let every `Lifetime` of this process end with the target, {pid, start}; None: with nobody.
+
+    Raises TargetGone if it has ended already.
+    """
+    if target is None:
+        return
+    try:
+        _Target.fd = ProcessId(target["pid"], target["start"]).open()
+    except ProcessLookupError as error:
+        raise TargetGone(f"the target has ended (pid {target['pid']})") from error
 
 
 class Lifetime:
@@ -31,10 +59,15 @@ class Lifetime:
 
     def wait(self, seconds: float) -> bool:
         """Sleep up to `seconds`; True as soon as it is time to end."""
-        if not self._asked:
-            left = (self._deadline - clock.now()) / 1e9
-            found = signal.sigtimedwait(_ENDING, max(0.0, min(seconds, left)))
-            self._asked = found is not None or clock.now() >= self._deadline
+        until = clock.now() + round(seconds * 1e9)
+        while not self._asked:
+            left = (min(until, self._deadline) - clock.now()) / 1e9
+            nap = left if _Target.fd is None else min(left, _LOOK)
+            found = signal.sigtimedwait(_ENDING, max(0.0, nap))
+            now = clock.now()
+            self._asked = found is not None or now >= self._deadline or _Target.ended()
+            if now >= until:
+                break
         return self._asked
 
     def fork(self, name: str, work: Callable[[], int]) -> int:
@@ -67,6 +100,22 @@ class Lifetime:
         if os.getppid() != parent:  # it died before we were tied to it
             os._exit(0)
         _let_go(0, 1, 2)  # the spawner waits for the end of these pipes
+
+
+def become(user: int, group: int) -> None:
+    """Be that user with no other group, in a child that was just adopted.
+
+    A change of credentials clears the signal for the parent's death (prctl(2)): it is asked for
+    again.
+    """
+    parent = os.getppid()
+    os.setgroups([])
+    os.setresgid(group, group, group)
+    os.setresuid(user, user, user)
+    syscalls.set_dumpable(False)
+    syscalls.set_parent_death_signal(signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(0)
 
 
 def _let_go(*descriptors: int) -> None:
