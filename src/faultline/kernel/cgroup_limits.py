@@ -128,3 +128,20 @@ def memory_use(group: Group) -> MemoryUse | None:
         return None
     limit, holder = found
     return MemoryUse(limit, memory_working_set(holder))
+
+
+def pids_limit(group: Group) -> tuple[int, Group] | None:
+    """The limit that leaves the least room, of this group and those above, and the group that has
+    it; `group` is of the pids controller.
+    """
+    limits = [
+        (int(text), each)
+        for each in _upwards(group)
+        if each.has("pids.max") and (text := each.read("pids.max")) != "max"
+    ]
+    return min(limits, key=lambda pair: pair[0] - pids_current(pair[1]), default=None)
+
+
+def pids_current(group: Group) -> int:
+    """How many tasks, each thread one, are in the group and those below."""
+    return int(group.read("pids.current"))

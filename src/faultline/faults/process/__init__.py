@@ -8,6 +8,15 @@ allowed by name.
 from __future__ import annotations
 
 from faultline.faults.process.attributes import ProcessLimit, ProcessPriority
+from faultline.faults.process.children import ProcessFork, ProcessZombie
 from faultline.faults.process.signals import ProcessCrash, ProcessKill, ProcessStop
 
-__all__ = ["ProcessCrash", "ProcessKill", "ProcessLimit", "ProcessPriority", "ProcessStop"]
+__all__ = [
+    "ProcessCrash",
+    "ProcessFork",
+    "ProcessKill",
+    "ProcessLimit",
+    "ProcessPriority",
+    "ProcessStop",
+    "ProcessZombie",
+]
