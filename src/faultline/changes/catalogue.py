@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from faultline.changes.cgroup_controller import CgroupController
+from faultline.changes.cgroup_frozen import CgroupFrozen
 from faultline.changes.cgroup_tasks import CgroupTasks
 from faultline.changes.classifier import Classifier
 from faultline.changes.conntrack_fill import ConntrackFill
+from faultline.changes.container_run import ContainerRemoved, ContainerStopped, ProcessEnded
 from faultline.changes.disk_fill import DiskFill
 from faultline.changes.disk_inodes import DiskInodes
 from faultline.changes.file_added import FileAdded
@@ -31,9 +33,12 @@ KINDS: dict[str, Kind] = {
     kind.name: kind
     for kind in (
         CgroupController(),
+        CgroupFrozen(),
         CgroupTasks(),
         Classifier(),
         ConntrackFill(),
+        ContainerRemoved(),
+        ContainerStopped(),
         DiskFill(),
         DiskInodes(),
         FileAdded(),
@@ -51,6 +56,7 @@ KINDS: dict[str, Kind] = {
         LinkDown(),
         MountReadonly(),
         Plugin(),
+        ProcessEnded(),
         ProcessAttribute(),
         Redirect(),
         Worker(),

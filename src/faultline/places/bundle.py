@@ -123,14 +123,19 @@ def _through(path: str, inner: str) -> str:
 
 def flag(argv: Iterable[str], *names: str) -> str:
     """The value of an option of a command line, given as two words or with '='; '' without it."""
-    words = list(argv)
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in pairs(argv):
         if word in names:
             return following
         name, equals, value = word.partition("=")
         if equals and name in names:
             return value
     return ""
+
+
+def pairs(argv: Iterable[str]) -> list[tuple[str, str]]:
+    """Each word of a command line with the one after it, '' after the last."""
+    words = list(argv)
+    return list(zip(words, [*words[1:], ""], strict=False))
 
 
 def of_the_host(process: procfs.Process) -> bool:

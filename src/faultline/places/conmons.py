@@ -96,11 +96,7 @@ def _labels(text: str) -> dict[str, str]:
 def _podman(argv: tuple[str, ...]) -> tuple[str, ...]:
     """Podman with the options that it had: `--exit-command PROGRAM`, then each of its arguments."""
     program = bundle.flag(argv, "--exit-command")
-    words = [
-        following
-        for word, following in zip(argv, [*argv[1:], ""], strict=True)
-        if word == "--exit-command-arg"
-    ]
+    words = [following for word, following in bundle.pairs(argv) if word == "--exit-command-arg"]
     if not program or "container" not in words:
         return ("podman",)
     return (program, *words[: words.index("container")])
