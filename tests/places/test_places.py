@@ -140,8 +140,10 @@ def test_it_is_gone_with_its_target(
         for signum in (signal.SIGSTOP, signal.SIGKILL):  # or one starts the other again
             for each in found:
                 each.id.send(signum)
+    target = Place.from_json(record.place).process
     os.kill(inside.pid, signal.SIGKILL)
     if keepers_killed:
+        until(lambda: target is None or not target.alive())
         injector.recover(record.uid)
     until(lambda: injector.get(record.uid).state is State.ENDED)
     assert injector.get(record.uid).end is End.GONE

@@ -198,7 +198,8 @@ def kill_keepers(injector: Injector) -> None:
 def test_nobody_shares_a_socket_with_another(wire: Wire, injector: Injector) -> None:
     """Two users of one route socket take each other's answers; a keeper would wait for ever."""
     record = injector.inject(order("partition", interface="v0"))
-    mine = {procfs.descriptors(os.getpid())[injector.netlink.fileno()]}
+    own = injector.netlink.fileno()
+    mine = {procfs.descriptors(os.getpid())[own]}
     for keeper in procfs.find_by_cmdline(f"keeper:{injector.store.state}", exclude=[os.getpid()]):
         held = {name for name in procfs.descriptors(keeper.pid).values() if "socket:" in name}
         assert held
