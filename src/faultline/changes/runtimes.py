@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -223,6 +222,8 @@ def run(words: tuple[str, ...], patience: float) -> tuple[int, str, str]:
         name: os.environ[name] for name in ("HOME", "XDG_RUNTIME_DIR") if name in os.environ
     }
     path = os.environ.get("PATH", _PATH)
+    import shutil  # which a keeper that never runs a program does not need
+
     program = shutil.which(words[0], path=path)
     if program is None:
         raise FileNotFoundError(2, "is not installed", words[0])
