@@ -8,7 +8,6 @@ import stat
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, cast
-from urllib.parse import urlsplit
 
 from faultline.changes.kind import Data
 from faultline.errors import ObserveFailed, Refused
@@ -44,9 +43,8 @@ def call(where: Data, verb: str, message: Data, netlink: Netlink | None) -> Data
     headers = {"Content-Type": "application/json", "Accept": "application/json"}
     if where["token"]:
         headers["Authorization"] = f"Bearer {token(where['token'])}"
-    with _connected(where, netlink) as connection:
-        path = f"{urlsplit(str(where['url'])).path.rstrip('/')}/{verb}"
-        connection.request("POST", path, json.dumps(message).encode(), headers)
+    with _connected(where, netlink) as (connection, path):
+        connection.request("POST", f"{path}/{verb}", json.dumps(message).encode(), headers)
         reply = connection.getresponse()
         text = reply.read(_SAID + 1)
     if len(text) > _SAID:
@@ -69,8 +67,13 @@ def parsed(text: str, whose: str) -> dict[str, Any]:
 
 
 @contextmanager
-def _connected(where: Data, netlink: Netlink | None) -> Generator[http.client.HTTPConnection]:
-    import http.client  # 4 MiB that only keepers of such a fault need; they load it before it
+def _connected(
+    where: Data, netlink: Netlink | None
+) -> Generator[tuple[http.client.HTTPConnection, str]]:
+    """A connection, and the path at which the verbs are."""
+    # 4 MiB that only keepers of such a fault need; the rehearsal loads them before it.
+    import http.client
+    from urllib.parse import urlsplit
 
     url = urlsplit(str(where["url"]))
     kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
@@ -78,7 +81,7 @@ def _connected(where: Data, netlink: Netlink | None) -> Generator[http.client.HT
     try:
         with inside(netlink):
             connection.connect()
-        yield connection
+        yield connection, url.path.rstrip("/")
     except (OSError, http.client.HTTPException) as error:
         raise ObserveFailed(f"{where['url']} does not answer: {error}") from error
     finally:

@@ -9,6 +9,7 @@ whoever injected them has died, until it succeeds.
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, cast
@@ -32,6 +33,18 @@ def _words(value: Any) -> Any:
     return shlex.split(value) if isinstance(value, str) else value
 
 
+def _pairs(value: Any) -> Any:
+    """Several NAME=VALUE in one text, as an example has them; else the text is one of them."""
+    if not isinstance(value, str):
+        return value
+    try:
+        parts = shlex.split(value)
+    except ValueError:  # a quote in a value
+        return [value]
+    return parts if all(re.match("[a-z][a-z0-9_]*=", part) for part in parts) else [value]
+
+
+Pairs = Annotated[list[str], BeforeValidator(_pairs), Field(max_length=256)]
 Words = Annotated[list[str], BeforeValidator(_words), Field(max_length=256)]
 
 
@@ -66,7 +79,7 @@ class RunParams(Params):
 
     plugin: Annotated[str, Field(min_length=1, max_length=4095), Flag("p")]
     """The name of a manifest in the allowed folder, or its path."""
-    parameters: Annotated[Words, Flag("s", ("set",))] = Field(default_factory=list[str])
+    parameters: Annotated[Pairs, Flag("s", ("set",))] = Field(default_factory=list[str])
     """What the program takes, as NAME=VALUE; give it again for each."""
 
 
@@ -215,7 +228,7 @@ class HttpParams(Params):
 
     url: Annotated[str, AfterValidator(_url), Flag("u")]
     """Where the verbs are: `URL/check`, `URL/apply`, `URL/observe` and `URL/undo` are posted to."""
-    parameters: Annotated[Words, Flag("s", ("set",))] = Field(default_factory=list[str])
+    parameters: Annotated[Pairs, Flag("s", ("set",))] = Field(default_factory=list[str])
     """What the endpoint takes, as NAME=VALUE; a value that is JSON is passed as such."""
     token: Annotated[str | None, Field(pattern="^/.*")] = None
     """A file with a bearer token, which only its owner may read; read anew for each call."""

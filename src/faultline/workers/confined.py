@@ -32,12 +32,11 @@ def main() -> None:
     environment = {**os.environ}
     environment[CALL] = f"{environment.get(CALL, '')} {os.getsid(0)}"
     try:
-        # Opened anew: perl(1) reads a script by the very descriptor, wherever its position is.
-        own = os.open(f"/proc/self/fd/{order['fd']}", os.O_RDONLY)
-        os.close(order["fd"])
-        os.set_inheritable(own, True)
         _confine(order["limits"], order["parent"])
-        os.execve(own, order["argv"], environment)  # noqa: S606 - a list of arguments
+        # By this name and not by the descriptor alone: a script would be named /dev/fd/N then,
+        # which not every host has, and which perl(1) reads from where the last reader stopped.
+        program = f"/proc/self/fd/{order['fd']}"
+        os.execve(program, order["argv"], environment)  # noqa: S606 - a list of arguments
     except OSError as error:
         sys.stderr.write(f"{order['argv'][0]} could not be started: {error}\n")
     os._exit(FAILED)
@@ -57,6 +56,7 @@ def _confine(limits: dict[str, Any], parent: int) -> None:
         for each in allowed:
             syscalls.prctl(Prctl.CAP_AMBIENT, _AMBIENT_RAISE, each)
     syscalls.prctl(Prctl.SET_NO_NEW_PRIVS, 1)
+    syscalls.set_dumpable(True)  # a change of the user has closed /proc/self to it
     os.umask(0o077)
     os.chdir("/")
     # Last, since a change of the user takes it away: a call must not outlive whoever made it.

@@ -113,6 +113,8 @@ class KernelSysctl(Fault[SysctlParams]):
             raise Unsupported(f"this kernel has no {_dotted(params.name)} here") from None
         except OSError as error:
             raise Unsupported(f"{path}: {error.strerror}") from None
+        if not place.is_host and not place.own_network:
+            guards.current().note(f"{place.words} is in the network of the host, which is hit")
         _protect(params)
         if now == words(params.value):
             raise Refused(f"{_dotted(params.name)} is {now} already", hint="name another value")
