@@ -33,6 +33,8 @@ def check(path: Path, kind: str = HOST, kills: int = 0, seed: int = 1) -> dict[s
     with samples.plugins(path.parent):
         found, _ = manifest.load(path.stem)
         told["parameters"] = wrong_parameters(found)
+        if told["parameters"]:
+            return told
         for number, values in enumerate(found.examples, 1):
             with _example(found, values):
                 name = f"example {number}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable
@@ -9,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from faultline.changes.kind import Context, kinds
 from faultline.changes.model import End, Undone
+from faultline.cli.conformance import conformance
 from faultline.errors import (
     ApplyFailed,
     InvalidDocument,
@@ -278,3 +281,14 @@ def test_a_failing_apply_whose_undo_fails_too_asks_a_person(
     ready.touch()
     (ended,) = injector.recover_all()
     assert ended.end is End.RECOVERED
+
+
+def test_the_command_line_tells_what_does_not_conform(write: Write) -> None:
+    path = write().with_suffix(".toml")
+    path.write_text(path.read_text().replace("/tmp/x", "not/whole"))
+    done = CliRunner().invoke(conformance, [str(path), "--format", "json"])
+    told = json.loads(done.stdout)
+    assert told["conforms"] is False
+    assert told["checks"]["parameters"] == [
+        "example 1: path: 'not/whole' is not accepted; expected a whole path, without '..'"
+    ]
