@@ -59,6 +59,11 @@ class Book:
         self.left -= 1
         return True
 
+    def close(self) -> None:
+        """Let go of the target and its book."""
+        os.close(self._ledger.fd)
+        os.close(self._target)
+
     def _own(self, what: str) -> str:
         return f".faultline-{self._uid}-0.{role(what, self._number)}"
 
@@ -103,6 +108,5 @@ class Book:
             raise
         ledger.begin(clock.now())
         os.fsync(self._folder)
-        os.close(self._ledger.fd)
-        os.close(self._target)
+        self.close()
         self._ledger, self._target, self._slot = ledger, target, 0

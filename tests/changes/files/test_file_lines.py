@@ -10,6 +10,8 @@ import pytest
 
 from faultline.changes.file_lines import FileLines
 from faultline.changes.model import Presence, Undone
+from faultline.workers import line_book
+from faultline.workers.line_book import Book
 from faultline.workers.line_ledger import Ledger
 
 BEFORE = b"one\ntwo\n"
@@ -184,3 +186,56 @@ def test_a_rotated_file_loses_the_lines_too(file, case):
     assert one.undo().settled
     assert file.with_name("app.log.1").read_bytes() == BEFORE
     assert file.read_bytes() == b"new\n"
+
+
+def rotated(file: Path, one: Any) -> None:
+    """Lines of ours and of others in a file, and in the one that took its name."""
+    old = file.with_name("app.log.1")
+    if old.exists():
+        old.rename(file)  # the inode that the change knows
+    file.write_bytes(BEFORE)
+    one.apply()
+    folder = os.open(file.parent, os.O_RDONLY)
+    book = Book(folder, file.name, "u1", follow=True)
+    book.append(b"ours 1\n")
+    file.rename(old)
+    file.write_bytes(b"new\n")
+    book.append(b"ours 2\n")
+    add(file, b"theirs\n")
+    book.append(b"ours 3\n")
+    book.close()
+    os.close(folder)
+
+
+@pytest.mark.slow
+def test_lines_in_two_files_go_from_both_however_often_the_undo_is_killed(
+    file, case, ours, crash_points, monkeypatch
+):
+    monkeypatch.setattr(line_book, "LOOK", 0)
+    one = case(FileLines(), lines(file, "none"))
+    one.capture()
+    for step in crash_points(lambda: rotated(file, one), one.undo):
+        assert one.undo().settled, step
+        assert file.with_name("app.log.1").read_bytes() == BEFORE, step
+        assert file.read_bytes() == b"new\ntheirs\n", step
+        assert ours(file.parent) == [], step
+
+
+@pytest.mark.slow
+def test_a_follower_killed_anywhere_leaves_no_line(file, case, ours, crash_points, monkeypatch):
+    monkeypatch.setattr(line_book, "LOOK", 0)
+    one = case(FileLines(), lines(file, "none"))
+    one.capture()
+
+    def prepare() -> None:
+        old = file.with_name("app.log.1")
+        if old.exists():
+            old.rename(file)
+        file.write_bytes(BEFORE)
+
+    for step in crash_points(prepare, lambda: rotated(file, one)):
+        old = file.with_name("app.log.1")
+        assert one.undo().settled, step
+        assert (old if old.exists() else file).read_bytes() == BEFORE, step
+        assert not old.exists() or file.read_bytes() in (b"", b"new\n", b"new\ntheirs\n"), step
+        assert ours(file.parent) == [], step
