@@ -10,6 +10,7 @@ from faultline.changes.conntrack_fill import ConntrackFill
 from faultline.changes.container_run import ContainerRemoved, ContainerStopped, ProcessEnded
 from faultline.changes.disk_fill import DiskFill
 from faultline.changes.disk_inodes import DiskInodes
+from faultline.changes.dm_table import DmTable
 from faultline.changes.file_added import FileAdded
 from faultline.changes.file_attributes import FileAttributes
 from faultline.changes.file_content import FileContent
@@ -41,6 +42,7 @@ KINDS: dict[str, Kind] = {
         ContainerStopped(),
         DiskFill(),
         DiskInodes(),
+        DmTable(),
         FileAdded(),
         FileAttributes(),
         FileContent(),

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from faultline.errors import FaultlineError
-from faultline.kernel import cgroup, link, procfs, syscalls
+from faultline.kernel import cgroup, devmapper, link, procfs, syscalls
 from faultline.kernel.blockio import Device
 from faultline.kernel.cgroup import Group
 from faultline.kernel.memory import process_memory
@@ -58,6 +58,38 @@ def disk(folder: Path) -> Generator[tuple[Path, str]]:
     finally:
         image.unlink()
         point.rmdir()
+
+
+@contextlib.contextmanager
+def mapped(folder: Path) -> Generator[Path]:
+    """An ext4 on a mapped device of its own, over a file; where that cannot be had, `folder`."""
+    image, point = folder.with_suffix(".dm"), folder.with_suffix(".mapped")
+    tools = all(map(shutil.which, ("losetup", "mkfs.ext4", "mount", "umount")))
+    if os.geteuid() != 0 or not tools or not Path(devmapper.CONTROL).exists():
+        yield folder
+        return
+    name = f"trial-{os.getpid()}-{next(_numbers)}"
+    with contextlib.ExitStack() as stack:
+        point.mkdir()
+        stack.callback(point.rmdir)
+        with image.open("wb") as file:
+            file.truncate(DISK)
+        stack.callback(image.unlink)
+        command = ("losetup", "--find", "--show", str(image))
+        made = subprocess.run(command, capture_output=True, check=True, text=True)
+        loop = made.stdout.strip()
+        stack.callback(_done, "losetup", "--detach", loop)
+        control = devmapper.open_control()
+        stack.callback(os.close, control)
+        mapper = devmapper.Mapper(control)
+        device = mapper.create(name, [devmapper.Target(0, DISK // 512, "linear", f"{loop} 0")])
+        stack.callback(mapper.remove, name)
+        node = f"/dev/{device.name}"
+        if _done("mkfs.ext4", "-q", "-F", node) and _done("mount", node, str(point)):
+            stack.callback(_unmount, point)
+            yield point
+        else:
+            yield folder
 
 
 def _done(*command: str) -> bool:

@@ -3,7 +3,7 @@
 `doctor` tells what works here by having tried it, and the conformance suite prepares its ground the
 same way. The parameters of a fault's example may name `{folder}`, a scratch folder that holds
 `app.log`, `app.conf`, `hosts` and `resolv.conf`, `{pid}`, a sleeping process, `{disk}`, a folder on
-a disk of its own, and `{device}`, that disk.
+a disk of its own, `{device}`, that disk, and `{mapped}`, a folder on a device of the device mapper.
 """
 
 from __future__ import annotations
@@ -77,6 +77,8 @@ def ground(fault: Fault[Any] | type[Fault[Any]], kind: str = HOST) -> Generator[
         if any("{disk}" in str(v) or "{device}" in str(v) for v in fault.example.values()):
             disk, device = stack.enter_context(scratch.disk(folder))
             known |= {"{disk}": str(disk), "{device}": device}
+        if any("{mapped}" in str(v) for v in fault.example.values()):
+            known["{mapped}"] = str(stack.enter_context(scratch.mapped(folder)))
         target = Target()
         if kind == HOST:
             known["{pid}"] = str(stack.enter_context(_sleeper()))

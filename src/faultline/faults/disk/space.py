@@ -25,12 +25,24 @@ _SYSTEM = ("/", "/usr", "/etc", "/var", "/var/lib", "/run", "/tmp")  # noqa: S10
 _POINT = 1.0  # percentage points that a file system's own records may differ by
 
 
-class _FolderParams(Params):
+class FolderParams(Params):
+    """Parameters of faults that act on a whole file system."""
+
     folder: Annotated[str, Field(max_length=4095, pattern="^/"), Flag("d", ("dir",))] = "/tmp"  # noqa: S108 - what peers default to
     """An absolute path of a folder on the file system that is meant."""
 
 
-class FillParams(_FolderParams):
+def protect_host(fd: int, path: str) -> None:
+    """Raise Protected if the open folder lies on a file system that this host cannot do without."""
+    device = os.fstat(fd).st_dev
+    for own in _SYSTEM:
+        if Path(own).exists() and Path(own).stat().st_dev == device:
+            guards.current().refuse(
+                "system-filesystem", f"{path} is on the file system that holds {own} of this host"
+            )
+
+
+class FillParams(FolderParams):
     """Parameters of `disk fill`: either `percent` or `bytes`."""
 
     percent: Annotated[Percent | None, Between("1%", "100%"), Flag("p")] = None
@@ -104,7 +116,7 @@ class DiskFill(Fault[FillParams]):
         return Reading(effect, asked, measured, self.measures, reason, values)
 
 
-class InodesParams(_FolderParams):
+class InodesParams(FolderParams):
     """Parameters of `disk inodes`: either `percent` or `count`."""
 
     percent: Annotated[Percent | None, Between("1%", "100%"), Flag("p")] = None
@@ -194,11 +206,7 @@ class DiskReadonly(Fault[ReadonlyParams]):
                 where = f"; it lies on {mount.point}" if mount else ""
                 raise Unsupported(f"nothing is mounted at {path}{where}", hint="name a mount point")
             device = os.fstat(fd).st_dev
-        for own in _SYSTEM:
-            if Path(own).exists() and Path(own).stat().st_dev == device:
-                guards.current().refuse(
-                    "system-filesystem", f"{path} is the file system that holds {own} of this host"
-                )
+            protect_host(fd, path)
         others = [each.point for each in mounts.mounts() if os.makedev(*each.device) == device]
         if len(others) > 1:
             guards.current().note(f"the file system is mounted at {', '.join(others[:5])}")
