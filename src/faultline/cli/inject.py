@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from faultline.changes.model import End
-from faultline.cli import options, output, records, target
+from faultline.cli import follow, options, output, records, target
 from faultline.cli.naming import Suggesting
 from faultline.cli.session import state_folder, write
 from faultline.errors import InvalidDocument, InvalidParameter
@@ -72,6 +72,7 @@ class _Family(Suggesting):
             params=[
                 *options.options_of(fault.params_type()),
                 *target.options_for(fault),
+                *(follow.options_for(fault) if self.verb == "inject" else ()),
                 *_common(self.verb),
             ],
             help=(fault.__doc__ or "").strip(),
@@ -160,13 +161,20 @@ def _terminable() -> Generator[None]:
 
 def _inject(fault_id: str, values: dict[str, Any]) -> int:
     form, blind = values.pop("form"), values.pop("blind")
+    stay = values.pop("follow", False)
     order = _order(fault_id, values)
+    if stay:
+        follow.check(order)
     with Injector(state_folder()) as injector, _terminable():
         injector.check_halt()
         injector.adopt()
         with output.waiting("looking", quiet=form != "table"), _explained(fault_id):
             plan = injector.plan(order)
-        return _do(injector, plan, form, blind, injector.carry_out)
+        act = partial(_do, injector, form=form, blind=blind, act=injector.carry_out)
+        code = act(plan)
+        if stay and code in (0, EXIT_NOT_EFFECTIVE):
+            return follow.follow(injector, order, plan, act)
+        return code
 
 
 def _do(injector: Injector, plan: Plan, form: str, blind: bool, act: Callable[[Plan], Any]) -> int:
