@@ -103,11 +103,13 @@ def _choose(engine: str, **unfit: str) -> None:
 
 def decided(aim: Aim, action: Action, what: str, engine: str, index: int) -> list[Change]:
     """The changes of a fault that decides packet by packet."""
+    if action.kind is ActionKind.ANSWER:
+        _check_answers(aim, engine)
     if engine in ("auto", "ebpf") and "bpf" in offered():
         _choose("ebpf")
         return _filtered(aim, action, what, index)
     if engine == "ebpf":
-        raise _missing("ebpf")
+        raise missing("ebpf")
     share = action.percent / 100
     form = Form(
         what,
@@ -118,6 +120,18 @@ def decided(aim: Aim, action: Action, what: str, engine: str, index: int) -> lis
         checksum="fixed" if action.fix_checksum else "wrong",
     )
     return held(aim, form, engine, index)
+
+
+def _check_answers(aim: Aim, engine: str) -> None:
+    """Only the filter itself answers, and it needs a link to send the answer back over."""
+    if not aim.device.header_bytes:
+        raise Unsupported(
+            f"{aim.device.name} has no Ethernet header (a tunnel): nothing can be answered there",
+            hint="let the packets be lost, or name the device below it",
+        )
+    if engine in ("netem", "packets") or "bpf" not in offered():
+        why = obstacles()["ebpf"] or "it is asked for another engine"
+        raise Unsupported(f"only eBPF can answer packets, which is not used: {why}")
 
 
 def _filtered(aim: Aim, action: Action, what: str, index: int) -> list[Change]:
@@ -135,19 +149,20 @@ def held(aim: Aim, form: Form, engine: str, index: int) -> list[Change]:
     shape = _shape(form, have) if engine in ("auto", "netem") and "bpf" in have else None
     if shape is not None:
         _choose("netem", ebpf=HOLDS)
-        spec = aim.spec(_redirect(), form.words)
+        spec = aim.spec(redirect(), form.words)
         drain = min(form.longest + 0.05, LONGEST_DRAIN)
         hop = Change("hop", {**spec, "shape": shape_to(shape), "tap_step": None, "drain": drain})
         return [hop, *follow(aim, index)]
     if engine == "netem":
-        raise _missing("netem")
+        raise missing("netem")
     if engine == "ebpf":
         raise InvalidParameter("engine", engine, f"auto, netem or packets: {HOLDS}")
     _choose("packets", ebpf=HOLDS)
     return _by_worker(aim, form, have, index)
 
 
-def _missing(engine: str, why: str = "") -> Unsupported:
+def missing(engine: str, why: str = "") -> Unsupported:
+    """The error that says why an engine does not work here."""
     why = why or obstacles()[engine] or "it cannot be used for this"
     return Unsupported(
         f"engine {engine} does not work here: {why}",
@@ -155,7 +170,8 @@ def _missing(engine: str, why: str = "") -> Unsupported:
     )
 
 
-def _redirect() -> dict[str, Any]:
+def redirect() -> dict[str, Any]:
+    """The action that leads packets to a device that is known only once it is there."""
     return {**action_to(Action(ActionKind.REDIRECT, target=1)), "target": 0}
 
 
@@ -191,7 +207,7 @@ def _by_worker(aim: Aim, form: Form, have: frozenset[str], index: int) -> list[C
             hint="name the device below it, and match the tunnel's own packets",
         )
     if obstacles()["packets"]:
-        raise _missing("packets")
+        raise missing("packets")
     shape = {
         "delay": form.delay,
         "jitter": form.jitter,
@@ -221,7 +237,7 @@ def _by_worker(aim: Aim, form: Form, have: frozenset[str], index: int) -> list[C
     grace = min(form.longest, LONGEST_DRAIN) + 1.0
     what = f"the packet engine: {form.words}"
     worker = {"module": "packets", "spec": order, "what": what, "grace": grace}
-    spec = aim.spec(_redirect(), form.words)
+    spec = aim.spec(redirect(), form.words)
     if not classified:
         # The worker passes packets on until the keeper has taken the filter away.
         lingering = Change("worker", {**worker, "linger": LINGER})
@@ -233,5 +249,5 @@ def _by_worker(aim: Aim, form: Form, have: frozenset[str], index: int) -> list[C
 def _in_worker(aim: Aim) -> dict[str, Any]:
     """The match for a worker that sees every packet of the device."""
     if aim.direction is Direction.INGRESS:
-        raise _missing("packets", "without eBPF only outgoing packets can be held")
+        raise missing("packets", "without eBPF only outgoing packets can be held")
     return {**aim.spec({}, "")["match"], "exempt": exempt()}

@@ -36,6 +36,7 @@ _ALU32 = 0x04
 _BY_REGISTER = 0x08
 _MEM, _ATOMIC = 0x60, 0xC0
 _FETCH = 0x01
+_TO_BE = 0xDC
 _PSEUDO_MAP_FD = 1
 
 _ARITHMETIC = {
@@ -92,6 +93,10 @@ class Assembler:
     def mov32(self, dst: Reg, value: int) -> None:
         """Set dst with the upper half zero, for masks and marks with the top bit set."""
         self._emit(_ARITHMETIC["mov"] | _ALU32, dst, 0, 0, value)
+
+    def big_endian(self, dst: Reg, bits: int) -> None:
+        """Between this machine's order and that of the network; `bits` is 16, 32 or 64."""
+        self._emit(_TO_BE, dst, 0, 0, bits)
 
     def mov64(self, dst: Reg, value: int) -> None:
         """A 64-bit constant (two slots)."""

@@ -79,7 +79,7 @@ def next_place(nl: Netlink, ifindex: int, direction: Direction) -> Place:
             raise
         cookie = 0
     slot = free_slot(nl, ifindex, direction)
-    return Place(ifindex, direction, slot, cookie, device.header_bytes)
+    return Place(ifindex, direction, slot, cookie, device.header_bytes, device.loopback)
 
 
 def on_device(nl: Netlink, ifindex: int, direction: Direction) -> list[Attached]:
@@ -186,8 +186,10 @@ def _loopback(
     before.
     """
     before = next((one.mark.loopback for one in ours if one.mark.loopback is not None), None)
-    returns = action.target or (
-        action.kind is ActionKind.DUPLICATE and direction is Direction.INGRESS
+    returns = (
+        action.target
+        or action.kind is ActionKind.ANSWER
+        or (action.kind is ActionKind.DUPLICATE and direction is Direction.INGRESS)
     )
     if before is not None or not device.loopback or not returns:
         return before

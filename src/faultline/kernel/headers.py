@@ -38,6 +38,7 @@ TC_ACT_UNSPEC, TC_ACT_STOLEN = -1, 4
 
 LOOKUP, PRANDOM, STORE_BYTES, L4_CSUM, CLONE_REDIRECT = 1, 7, 9, 11, 13
 REDIRECT, LOAD_BYTES, CHANGE_TYPE, CHANGE_HEAD, BOOT_NS, CSUM_LEVEL = 23, 26, 32, 43, 125, 135
+CSUM_DIFF, CHANGE_TAIL = 28, 38
 
 SKB_LEN, SKB_MARK, SKB_PROTOCOL, SKB_TC_INDEX = 0, 8, 16, 44
 
@@ -49,6 +50,7 @@ COUNTER_BYTES = 128
 KEY, PROBE, PROTO, PORTS, FRAGMENT, HAS_PORTS = -4, -16, -24, -32, -40, -48
 SOURCE, DESTINATION, HEAD, SCRATCH, END = -72, -96, -136, -144, -152
 CSUM, OFFSET, BEFORE, CSUM_FLAGS = -160, -168, -176, -184
+ANSWER_IP = -304  # an answer's IP header; the link header lies before it
 
 _IPV4, _IPV6 = 0x0800, 0x86DD
 _EXTENSIONS = 6
@@ -65,6 +67,7 @@ class Place:
     slot: int
     cookie: int = 0
     header_bytes: int = 14
+    loopback: bool = False
 
     @property
     def tag(self) -> int:

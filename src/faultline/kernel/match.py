@@ -101,6 +101,16 @@ class ActionKind(StrEnum):
     DUPLICATE = "duplicate"
     CORRUPT = "corrupt"
     REDIRECT = "redirect"
+    ANSWER = "answer"
+
+
+class Answer(StrEnum):
+    """What the sender of a packet is told instead of its being delivered."""
+
+    REFUSED = "refused"  # TCP reset; port unreachable to everything else
+    HOST = "host unreachable"
+    NET = "network unreachable"
+    PROHIBITED = "prohibited"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +120,7 @@ class Action:
     `percent` chooses at random; `every` (when not 0) takes exactly every n-th instead.
     `correlation` is the percentage of decisions that repeat the one before: the share stays as
     asked, losses come in bursts. `target` is the device a redirected (or corrupted) packet is
-    handed to.
+    handed to. `answer` is what the sender of an answered packet is told.
     """
 
     kind: ActionKind
@@ -119,6 +129,7 @@ class Action:
     correlation: float = 0.0
     fix_checksum: bool = False
     target: int = 0
+    answer: str = ""
 
     def __post_init__(self) -> None:
         if not 0 <= self.percent <= 100 or not 0 <= self.correlation <= 100:
@@ -127,6 +138,8 @@ class Action:
             raise ValueError("every and target are not negative")
         if self.kind is ActionKind.REDIRECT and not self.target:
             raise ValueError("a redirect needs its target device")
+        if self.kind is ActionKind.ANSWER:
+            Answer(self.answer)
 
 
 @dataclass(frozen=True, slots=True)

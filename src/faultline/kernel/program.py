@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import sys
 
+from faultline.kernel.answer import Answering
 from faultline.kernel.assembler import (
     DW,
     R0,
@@ -30,7 +31,6 @@ from faultline.kernel.assembler import (
     H,
     W,
 )
-from faultline.kernel.choosing import Choosing
 from faultline.kernel.headers import (
     BEFORE,
     BOOT_NS,
@@ -80,7 +80,7 @@ def build(place: Place, match: Match, action: Action, guard: Guard, maps: Maps) 
     return _Builder(place, match, action, guard, maps).build()
 
 
-class _Builder(Choosing):
+class _Builder(Answering):
     """A selection and what is done to the packets that it hits."""
 
     def build(self) -> bytes:
@@ -101,6 +101,7 @@ class _Builder(Choosing):
             ActionKind.DUPLICATE: self._duplicate,
             ActionKind.REDIRECT: self._redirect,
             ActionKind.CORRUPT: self._corrupt,
+            ActionKind.ANSWER: self.answer,
         }
         from_action[self.action.kind]()
         a.label("unmatched")

@@ -17,6 +17,7 @@ from faultline.faults.network.packets import (
     NetworkLoss,
     NetworkPartition,
     NetworkReorder,
+    NetworkReset,
 )
 
 __all__ = [
@@ -29,4 +30,5 @@ __all__ = [
     "NetworkOccupy",
     "NetworkPartition",
     "NetworkReorder",
+    "NetworkReset",
 ]

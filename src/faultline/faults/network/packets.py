@@ -10,12 +10,46 @@ from faultline.injection import engines, traffic_reading
 from faultline.injection.packet_faults import FILTER, Classified, Held, HitParams
 from faultline.injection.packets import PacketParams
 from faultline.injection.reading import Reading
-from faultline.kernel.match import Action, ActionKind
+from faultline.kernel.match import Action, ActionKind, Answer
 from faultline.places.model import Place
+
+Look = Literal["loss", "refused", "unreachable", "network-unreachable", "prohibited"]
+_ANSWERS = {
+    "refused": Answer.REFUSED,
+    "unreachable": Answer.HOST,
+    "network-unreachable": Answer.NET,
+    "prohibited": Answer.PROHIBITED,
+}
+_SEEN = (
+    " With another `look` the packet is turned into the answer (TCP reset or ICMP message) and "
+    "sent back to its sender."
+)
+_UNSEEN = (
+    " A program on this host learns of an ICMP answer to the first packet of a TCP connection only "
+    "with that packet's repetition, after 1 s: the kernel reads the answer while `connect` still "
+    "holds the socket. Nothing is answered on devices without an Ethernet header."
+)
+
+
+def _lost(look: Look, percent: float = 100.0, correlation: float = 0.0) -> Action:
+    """What is done to packets that must not arrive."""
+    if look == "loss":
+        return Action(ActionKind.DROP, percent=percent, correlation=correlation)
+    answer = str(_ANSWERS[look])
+    return Action(ActionKind.ANSWER, percent=percent, correlation=correlation, answer=answer)
+
+
+def _lose(look: Look, share: str) -> str:
+    return f"lose {share} packets" if look == "loss" else f"answer {share} packets: {look}"
 
 
 class LossParams(HitParams):
     """Parameters of `network loss`."""
+
+    look: Look = "loss"
+    """What the sender sees: nothing; refused: a TCP reset, or that the port is unreachable;
+    unreachable: that the host is; network-unreachable; prohibited: by a firewall on the way.
+    """
 
 
 class NetworkLoss(Classified[LossParams]):
@@ -25,16 +59,19 @@ class NetworkLoss(Classified[LossParams]):
     """
 
     id = "network.loss"
-    does = FILTER + "Packets that are hit are taken and freed without the sender learning of it."
+    does = (
+        FILTER
+        + "Packets that are hit are taken and freed without the sender learning of it."
+        + _SEEN
+    )
+    cannot = Classified.cannot + _UNSEEN
     example: ClassVar[dict[str, str]] = {"interface": "lo", "percent": "10%"}
 
     def action(self, params: LossParams) -> Action:
-        return Action(
-            ActionKind.DROP, percent=float(params.percent), correlation=float(params.correlation)
-        )
+        return _lost(params.look, float(params.percent), float(params.correlation))
 
     def words(self, params: LossParams) -> str:
-        return f"lose {params.percent} of the packets"
+        return _lose(params.look, f"{params.percent} of the")
 
 
 class PartitionParams(PacketParams):
@@ -42,23 +79,69 @@ class PartitionParams(PacketParams):
 
     direction: Annotated[Literal["out", "in", "both"], Flag("d")] = "both"
     """Packets that leave, that arrive, or both; `in` then has source and destination swapped."""
+    look: Look = "loss"
+    """What the sender sees: nothing; refused: a TCP reset, or that the port is unreachable;
+    unreachable: that the host is; network-unreachable; prohibited: by a firewall on the way.
+    """
 
 
 class NetworkPartition(Classified[PartitionParams]):
     """Cut this host off from the addresses named, or from everything.
 
-    Nothing is refused: packets vanish, as behind a broken link, and programs run into time-outs.
+    Unless another look is asked for nothing is refused: packets vanish, as behind a broken link,
+    and programs run into time-outs.
     """
 
     id = "network.partition"
-    does = FILTER + "Every matching packet is taken and freed, in both directions unless asked."
+    does = (
+        FILTER
+        + "Every matching packet is taken and freed, in both directions unless asked."
+        + _SEEN
+    )
+    cannot = Classified.cannot + _UNSEEN
     example: ClassVar[dict[str, str]] = {"interface": "lo", "destination": "127.0.0.2"}
 
     def action(self, params: PartitionParams) -> Action:
-        return Action(ActionKind.DROP)
+        return _lost(params.look)
 
     def words(self, params: PartitionParams) -> str:
-        return "lose all packets"
+        return _lose(params.look, "all")
+
+
+class ResetParams(PacketParams):
+    """Parameters of `network reset`."""
+
+    direction: Annotated[Literal["out", "in", "both"], Flag("d")] = "both"
+    """Segments that leave, that arrive, or both; `in` then has source and destination swapped."""
+    protocol: Annotated[Literal["tcp"], Flag("P")] = "tcp"
+    """Only TCP has resets."""
+    percent: Annotated[Percent, Between("0.001%", "100%"), Flag("p")] = text("100%")
+    """The share of the matching segments that is answered by a reset, at random."""
+
+
+class NetworkReset(Classified[ResetParams]):
+    """Reset TCP connections: `connection refused` for new ones, `connection reset` for others.
+
+    A connection is reset at its next segment. Of segments that leave the program on this host is
+    told, of those that arrive the other side.
+    """
+
+    id = "network.reset"
+    does = (
+        FILTER + "A matching segment is turned into the reset that a host without this connection "
+        "sends, and goes back to its sender."
+    )
+    cannot = (
+        Classified.cannot + " An idle connection stays until its next segment. Nothing is answered "
+        "on devices without an Ethernet header."
+    )
+    example: ClassVar[dict[str, str]] = {"interface": "lo", "destination_port": "8099"}
+
+    def action(self, params: ResetParams) -> Action:
+        return Action(ActionKind.ANSWER, percent=float(params.percent), answer=str(Answer.REFUSED))
+
+    def words(self, params: ResetParams) -> str:
+        return f"reset at {params.percent} of the segments"
 
 
 class DuplicateParams(HitParams):
