@@ -140,7 +140,7 @@ def wire_size(packet: bytes) -> int:
     return size + max(0, segments - 1) * headers
 
 
-def _sum(data: bytes) -> int:
+def ones_sum(data: bytes) -> int:
     """The ones' complement sum of RFC 1071, folded to 16 bits."""
     if len(data) % 2:
         data += b"\0"
@@ -163,7 +163,7 @@ def finish_checksum(packet: bytes) -> bytes:
     if header.flags & VnetFlag.NEEDS_CHECKSUM:
         start = VNET_SIZE + header.checksum_start
         field = start + header.checksum_offset
-        value = 0xFFFF - _sum(bytes(plain[start:]))
+        value = 0xFFFF - ones_sum(bytes(plain[start:]))
         plain[field : field + 2] = (value or 0xFFFF).to_bytes(2)
     return bytes(plain)
 
@@ -213,8 +213,8 @@ def _fit_checksum(before: bytes, changed: bytearray, found: Packet) -> bytes:
     if found.protocol == UDP and old == 0:
         return bytes(changed)  # the sender used none
     was, now = (
-        _sum(before[found.transport : found.end]),
-        _sum(bytes(changed[found.transport : found.end])),
+        ones_sum(before[found.transport : found.end]),
+        ones_sum(bytes(changed[found.transport : found.end])),
     )
     value = 0xFFFF - ((0xFFFF - old) + (0xFFFF - was) + now) % 0xFFFF
     changed[field : field + 2] = value.to_bytes(2)

@@ -12,7 +12,7 @@ import os
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 MAGIC: Final = 0x464C504B54535431  # "FLPKTST1"
 FIELDS: Final = (
@@ -84,6 +84,17 @@ class Statistics:
             for share in (50, 95, 99):
                 out[f"{name}_p{share}"] = percentile(counts, share / 100)
         return out
+
+
+class Told(Protocol):
+    """Where an engine tells what it did."""
+
+    error: list[int]
+    holding: list[int]
+
+    def publish(self, fields: dict[str, int]) -> None:
+        """Replace what readers see."""
+        ...
 
 
 class Page:

@@ -35,10 +35,10 @@ from faultline.kernel import frame, link, syscalls
 from faultline.kernel.capture import Capture
 from faultline.kernel.netlink import Netlink
 from faultline.kernel.tap import VNET_SIZE, Offload, Tap
-from faultline.workers.packet_match import Matcher, compile_match, read_match
+from faultline.workers.packet_match import compile_match, read_match
 from faultline.workers.packet_ports import Heartbeat, PacketSocket, Sink, Source, open_heartbeat
 from faultline.workers.packet_shape import Line, Shape
-from faultline.workers.packet_stats import Page, bucket
+from faultline.workers.packet_stats import Page, Told, bucket
 
 BEAT: Final = 25_000_000  # nanoseconds between two heartbeats
 _LOOK: Final = 2_000_000  # the same while the classifier is not there yet
@@ -47,7 +47,7 @@ LEAD: Final = 60_000  # nanoseconds that a packet may leave early, to make up fo
 BATCH: Final = 32  # packets taken before those that are due are looked after
 _SOON: Final = 5_000  # nanoseconds: what is due this soon goes now
 _NICE: Final = -15
-_TAKEN_BACK: Final = (errno.EBADFD, errno.ENODEV)  # somebody deleted the device below us
+TAKEN_BACK: Final = (errno.EBADFD, errno.ENODEV)  # somebody deleted the device below us
 
 
 class Engine:
@@ -58,9 +58,9 @@ class Engine:
         source: Source,
         sink: Sink,
         line: Line,
-        page: Page,
+        page: Told,
         heartbeat: Heartbeat | None,
-        matches: Matcher | None,
+        matches: Callable[[bytes], bool] | None,
         clock: Callable[[], int],
     ) -> None:
         self._source = source
@@ -168,9 +168,7 @@ class Engine:
             packet = read()
             if packet is None:
                 return count > 0
-            if self._passing or (
-                matches is not None and not matches(frame.parse(packet, VNET_SIZE))
-            ):
+            if self._passing or (matches is not None and not matches(packet)):
                 self._passed += 1
                 self._send(packet)
                 continue
@@ -195,12 +193,12 @@ class Engine:
         try:
             self._sink.write(packet)
         except OSError as error:
-            if error.errno in _TAKEN_BACK:
+            if error.errno in TAKEN_BACK:
                 raise
             self._refused += 1
 
 
-def _open(spec: dict[str, Any], offload: Offload) -> Tap | Capture:
+def open_port(spec: dict[str, Any], offload: Offload) -> Tap | Capture:
     """The device that packets are redirected to: a TAP, or a pair where there can be no TAP."""
     name, mark, port = spec["tap"], spec.get("mark", ""), spec.get("port", "auto")
     if port not in ("auto", "tap", "pair"):
@@ -217,6 +215,14 @@ def _open(spec: dict[str, Any], offload: Offload) -> Tap | Capture:
                     link.set_alias(netlink, tap.ifindex, mark)
                 return tap
         return Capture.open(name, offload, mark)
+
+
+def _matches(match: dict[str, Any] | None) -> Callable[[bytes], bool] | None:
+    """What says of a packet whether it is meant; None where the classifier has said so."""
+    if match is None:
+        return None
+    meant = compile_match(*read_match(match))
+    return lambda packet: meant(frame.parse(packet, VNET_SIZE))
 
 
 def _now() -> int:
@@ -241,6 +247,37 @@ def _prepare() -> None:
     gc.disable()
 
 
+def serve(
+    engine: Engine, spec: dict[str, Any], ready: Callable[[], None], *, longest: int, linger: bool
+) -> int:
+    """Work until SIGTERM or the deadline, as `main` describes, then let go; the exit status.
+
+    `longest` is how long a packet can be held, in nanoseconds. With `linger` packets are passed on
+    after the deadline, until SIGTERM comes.
+    """
+
+    def stop(_signum: int, _where: FrameType | None) -> None:
+        engine.stopping = True
+
+    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(signum, stop)
+    _prepare()
+    engine.publish()
+    ready()
+    deadline = int(spec.get("deadline") or 0)
+    try:
+        # A packet held beyond the deadline would be an effect beyond it: take none so late.
+        engine.run(deadline - longest - 4 * BEAT if deadline else 0)
+        if linger:
+            engine.linger()
+        engine.drain(at_once=spec.get("drain") == "now", until=deadline)
+    except OSError as error:
+        if error.errno in TAKEN_BACK:
+            return 1
+        raise
+    return 0
+
+
 def main(spec: dict[str, Any], ready: Callable[[dict[str, Any]], None]) -> int:
     """Run until SIGTERM or the deadline. `spec`, all times in nanoseconds of CLOCK_BOOTTIME:
 
@@ -253,14 +290,14 @@ def main(spec: dict[str, Any], ready: Callable[[dict[str, Any]], None]) -> int:
     Unsupported, OSError.
     """
     shape = Shape.from_json(spec.get("shape") or {})
-    matches = compile_match(*read_match(spec["match"])) if spec.get("match") is not None else None
+    matches = _matches(spec.get("match"))
     inject = spec.get("inject", "tap")
     if inject not in ("tap", "packet-socket"):
         raise InvalidParameter("inject", inject, "'tap' or 'packet-socket'")
     if spec.get("netns"):
         _enter(spec["netns"])
     offload = Offload.CHECKSUM if shape.wants_segments else Offload.ALL
-    with _open(spec, offload) as tap:
+    with open_port(spec, offload) as tap:
         sink: Sink = tap if inject == "tap" else PacketSocket(spec["device"])
         deliver = shape.checksum == "fixed"
         line = Line(
@@ -271,25 +308,11 @@ def main(spec: dict[str, Any], ready: Callable[[dict[str, Any]], None]) -> int:
         heartbeat = open_heartbeat(spec.get("heartbeat"), tap.ifindex)
         engine = Engine(tap, sink, line, Page(spec.get("stats", "")), heartbeat, matches, _now)
 
-        def stop(_signum: int, _where: FrameType | None) -> None:
-            engine.stopping = True
-
-        for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(signum, stop)
-        _prepare()
-        engine.publish()
-        ready(
-            {"pid": os.getpid(), "tap": tap.name, "ifindex": tap.ifindex, "offload": int(offload)}
+        about = {"pid": os.getpid(), "tap": tap.name, "ifindex": tap.ifindex}
+        return serve(
+            engine,
+            spec,
+            lambda: ready({**about, "offload": int(offload)}),
+            longest=shape.longest,
+            linger=inject == "packet-socket",
         )
-        deadline = int(spec.get("deadline") or 0)
-        try:
-            # A packet held beyond the deadline would be an effect beyond it: take none so late.
-            engine.run(deadline - shape.longest - 4 * BEAT if deadline else 0)
-            if inject == "packet-socket":
-                engine.linger()
-            engine.drain(at_once=spec.get("drain") == "now", until=deadline)
-        except OSError as error:
-            if error.errno in _TAKEN_BACK:
-                return 1
-            raise
-    return 0

@@ -39,36 +39,38 @@ _CANNOT = (
 _NOTE = "A note of ours and a copy (0600) lie in the same folder until it is undone. "
 
 
-def _parts(text: str) -> list[str]:
+def parts(text: str) -> list[str]:
+    """The items of a list with commas."""
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _addresses(text: str) -> str:
-    for part in _parts(text):
+def address_list(text: str) -> str:
+    """Addresses, separated by commas; raises ValueError for others."""
+    for part in parts(text):
         ip_address(part)
     return _not_empty(text)
 
 
 def _hosts(text: str) -> str:
-    for part in _parts(text):
+    for part in parts(text):
         if len(part) > 253 or not re.fullmatch(r"[\w-]+(\.[\w-]+)*\.?", part, re.ASCII):
             raise ValueError("expected host names, separated by commas")
     return _not_empty(text)
 
 
 def _not_empty(text: str) -> str:
-    if not _parts(text):
+    if not parts(text):
         raise ValueError("expected at least one")
     return text
 
 
 def _few(text: str) -> str:
-    if len(_parts(text)) > _MOST:
+    if len(parts(text)) > _MOST:
         raise ValueError(f"expected at most {_MOST}: resolvers take no more")
     return text
 
 
-Addresses = Annotated[str, AfterValidator(_addresses), Field(max_length=4096)]
+Addresses = Annotated[str, AfterValidator(address_list), Field(max_length=4096)]
 
 
 class _FileParams(Params):
@@ -151,15 +153,15 @@ class DnsRecord(_DnsFault[RecordParams]):
     }
 
     def spec(self, params: RecordParams) -> dict[str, Any]:
-        return {"hosts": {"names": _parts(params.host), "addresses": _parts(params.address or "")}}
+        return {"hosts": {"names": parts(params.host), "addresses": parts(params.address or "")}}
 
     def observe(self, place: Place, params: RecordParams, record: Record) -> Reading:
-        wanted = _parts(params.address or "")
+        wanted = parts(params.address or "")
         asked = f"{params.host} {'at ' + ', '.join(wanted) if wanted else 'not in the table'}"
         content = self._content(place, params)
         if content is None:
             return Reading.unmeasured(asked, self.measures, f"{params.path} is gone")
-        found = {name: edits.addresses_of(content, name) for name in _parts(params.host)}
+        found = {name: edits.addresses_of(content, name) for name in parts(params.host)}
         told = "; ".join(f"{name}: {', '.join(at) or 'none'}" for name, at in found.items())
         if any(at != wanted for at in found.values()):
             reason = "somebody has changed the table"
@@ -207,10 +209,10 @@ class DnsServer(_DnsFault[ServerParams]):
     example: ClassVar[dict[str, str]] = {"server": "192.0.2.53", "path": "{folder}/resolv.conf"}
 
     def spec(self, params: ServerParams) -> dict[str, Any]:
-        return {"servers": {"mode": params.mode, "addresses": _parts(params.server)}}
+        return {"servers": {"mode": params.mode, "addresses": parts(params.server)}}
 
     def observe(self, place: Place, params: ServerParams, record: Record) -> Reading:
-        wanted = _parts(params.server)
+        wanted = parts(params.server)
         asked = {"replace": "only ", "add": "first ", "remove": "without "}[params.mode]
         asked += params.server
         content = self._content(place, params)
