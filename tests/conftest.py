@@ -96,6 +96,35 @@ def _prometheus() -> str:
     return "" if shutil.which("prometheus") else "needs Prometheus: install prometheus"
 
 
+def _programs(*names: str) -> str:
+    if missing := [name for name in names if not shutil.which(name)]:
+        return f"needs {', '.join(missing)}: ./run test fetches what a package has"
+    return _root()
+
+
+@cache
+def _docker() -> str:
+    shims = ("containerd", "containerd-shim-runc-v2", "runc")
+    return _programs("dockerd", "docker", *shims, "busybox")
+
+
+@cache
+def _containerd() -> str:
+    return _programs("containerd", "containerd-shim-runc-v2", "ctr", "runc", "busybox")
+
+
+@cache
+def _podman() -> str:
+    return _programs("podman", "conmon", "runc", "busybox")
+
+
+@cache
+def _cluster() -> str:
+    if Path(os.environ.get("KUBECONFIG", "-")).is_file() and shutil.which("kubectl"):
+        return _root()
+    return "needs a cluster with a node on this machine: KUBECONFIG names its configuration"
+
+
 MISSING: dict[str, Callable[[], str]] = {
     "needs_root": _root,
     "needs_netns": _netns,
@@ -103,6 +132,10 @@ MISSING: dict[str, Callable[[], str]] = {
     "needs_second_kernel": _second_kernel,
     "needs_browser": _browser,
     "needs_prometheus": _prometheus,
+    "needs_docker": _docker,
+    "needs_containerd": _containerd,
+    "needs_podman": _podman,
+    "needs_cluster": _cluster,
 }
 MARKERS = {
     "needs_root": "acts on the kernel as root",
@@ -111,6 +144,10 @@ MARKERS = {
     "needs_second_kernel": f"starts the second kernel that {SECOND_KERNEL} names",
     "needs_browser": "looks at a page in Chromium",
     "needs_prometheus": "asks a real Prometheus",
+    "needs_docker": "starts a dockerd of its own",
+    "needs_containerd": "starts a containerd of its own",
+    "needs_podman": "starts containers with Podman, in folders of its own",
+    "needs_cluster": "starts pods on a Kubernetes node that is this machine",
     "both_kernels": "runs in this kernel and once more in the second one",
     "slow": "takes more than a few seconds; runs last (leave out with -m 'not slow')",
     "full": "runs only with --full",
