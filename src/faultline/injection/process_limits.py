@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import resource
+from itertools import islice
 from pathlib import Path
 
 from faultline.changes.model import Change, Record
-from faultline.errors import Refused
+from faultline.errors import Refused, TargetGone, Unsupported
 from faultline.injection import guards
 from faultline.injection.process_target import identity
 from faultline.injection.reading import Effect, Reading
@@ -17,22 +18,30 @@ from faultline.kernel.attributes import LIMITS, UNLIMITED
 _USED = {"as": "VmSize", "data": "VmData", "memlock": "VmLck", "stack": "VmStk"}  # in kB
 
 
-def lowest_free(pid: int) -> int:
-    """The number that the next descriptor of a process would get: it must be below the limit."""
+def lowest_free(pid: int, more: int = 0) -> int:
+    """The number that the next descriptor of a process would get, after `more` others: the limit
+    below which it must be.
+    """
     taken = procfs.descriptors(pid)
-    return next(number for number in range(len(taken) + 1) if number not in taken)
+    free = (number for number in range(len(taken) + more + 1) if number not in taken)
+    return next(islice(free, more, None))
 
 
 def limit_change(process: procfs.Process, name: str, value: int | None) -> Change:
     """The change that sets a limit of one process; Refused above its hard limit."""
-    soft, hard = resource.prlimit(process.pid, LIMITS[name])
+    who = f"{process.name} (pid {process.pid})"
+    try:
+        soft, hard = resource.prlimit(process.pid, LIMITS[name])
+    except ProcessLookupError:
+        raise TargetGone(f"{who} has ended") from None
+    except PermissionError as error:
+        raise Unsupported(f"{who} is not yours to limit", hint="try as root") from error
     wanted = lowest_free(process.pid) if value is None else value
     if attributes.exceeds(wanted, hard):
         raise Refused(
-            f"{name} of {process.name} (pid {process.pid}) may be {hard} at most",
+            f"{name} of {who} may be {hard} at most",
             hint="the hard limit of a process is not changed",
         )
-    who = f"{process.name} (pid {process.pid})"
     guards.current().note(f"{name} of {who} is {attributes.words(name, [soft])} now")
     spec = {**identity(process), "attribute": f"limit {name}", "value": [wanted]}
     return Change("process_attribute", spec)

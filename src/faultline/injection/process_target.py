@@ -90,7 +90,7 @@ def selection(params: ProcessParams, place: Place) -> Selection:
         name=params.process or "",
         pattern=params.pattern or "",
         port=params.port or 0,
-        uid=-1 if params.user is None else _uid(params.user),
+        uid=-1 if params.user is None else user_number(params.user),
         group=place.group,
         tree=tree,
         where="" if place.is_host else place.words,
@@ -110,7 +110,8 @@ def bounds(params: ProcessParams, wanted: Selection) -> tuple[int, int]:
     return span(params.expected or ("1-10" if wanted.narrows else "1-"))
 
 
-def _uid(user: str) -> int:
+def user_number(user: str) -> int:
+    """The number of a user by name or number; raises InvalidParameter."""
     if user.isdigit():
         return int(user)
     try:

@@ -54,16 +54,19 @@ class Board:
 
 
 def capacity() -> int:
-    """How many files one process of ours can hold."""
+    """Allow this process and its children as many files as it may, and tell how many that are."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = tables.files_per_process() if os.geteuid() == 0 else hard
+    most = max(hard, tables.files_per_process())
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    except (ValueError, PermissionError):  # without CAP_SYS_RESOURCE
+        most = hard
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     return most - _SPARE
 
 
 def _hold(board: Board, slot: int) -> int:
     """A holder: opens and closes until it has as many as the board asks of it."""
-    most = capacity() + _SPARE
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     held: list[int] = []
     while True:
         wanted = board.get(slot)[0]

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from faultline.faults.kernel.ends import KernelPanic, KernelPoweroff, KernelReboot
 from faultline.faults.kernel.switches import KernelConntrack, KernelSysctl
+from faultline.faults.kernel.tables import KernelFdfull, KernelNproc
 
 __all__ = [
     "KernelConntrack",
+    "KernelFdfull",
+    "KernelNproc",
     "KernelPanic",
     "KernelPoweroff",
     "KernelReboot",
