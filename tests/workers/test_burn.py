@@ -101,13 +101,11 @@ def test_a_share_of_a_quota_is_held(worker: Start, scratch_group: Make) -> None:
     quota = cgroup_limits.cpu_quota(limit)
     assert quota
     assert "cpu" in layout.controllers()
-    group = {
-        "join": [str(limit.folder), str(usage.folder)],
-        "usage": group_to(usage),
-        "quota": quota.cores,
-    }
+    group = {"usage": group_to(usage), "quota": quota.cores}
     assert cgroup_limits.cpu_usage(group_from(group_to(usage))) == 0
-    run = worker("burn", {"percent": 60, "scope": "group", "group": group})
+    join = [str(limit.folder), str(usage.folder)]
+    order = {"percent": 60, "scope": "group", "group": group, "join": join}
+    run = worker("burn", order)
     assert run.ready
     time.sleep(1)
     begin, used = time.monotonic(), cgroup_limits.cpu_usage(usage)

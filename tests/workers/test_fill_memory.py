@@ -27,7 +27,7 @@ MIB = 1 << 20
 def _limited(make: Make, limit: int) -> tuple[Group, dict[str, object]]:
     group = make("memory")
     group.write("memory.max" if group.version == 2 else "memory.limit_in_bytes", str(limit))
-    return group, {"join": [str(group.folder)], "memory": group_to(group)}
+    return group, {"join": [str(group.folder)], "group": group_to(group)}
 
 
 def test_anonymous_bytes_are_resident_to_a_percent(worker: Start) -> None:
@@ -59,7 +59,7 @@ def test_a_percentage_of_a_limit_is_held_while_others_come(
     worker: Start, scratch_group: Make, kind: str
 ) -> None:
     group, order = _limited(scratch_group, 200 * MIB)
-    run = worker("fill_memory", {"kind": kind, "percent": 60, "group": order})
+    run = worker("fill_memory", {"kind": kind, "percent": 60, **order})
     assert run.ready["percent"] == pytest.approx(60, abs=1)
     alone = run.ready["held"]
     pid = os.fork()
@@ -111,7 +111,7 @@ def test_more_in_use_than_asked_is_an_answer_of_its_own(worker: Start, scratch_g
     try:
         while cgroup_limits.memory_charge(group) < 80 * MIB:
             time.sleep(0.01)
-        run = worker("fill_memory", {"kind": "anonymous", "percent": 10, "group": order})
+        run = worker("fill_memory", {"kind": "anonymous", "percent": 10, **order})
         assert run.ready["above"]
         assert run.ready["percent"] > 30
     finally:
@@ -137,7 +137,7 @@ def test_beyond_the_limit_the_kernel_kills_and_it_is_said(
     worker: Start, scratch_group: Make, kind: str
 ) -> None:
     group, order = _limited(scratch_group, 48 * MIB)
-    run = worker("fill_memory", {"kind": kind, "oom": True, "group": order, "protect": False})
+    run = worker("fill_memory", {"kind": kind, "oom": True, **order, "protect": False})
     assert run.ready["oom_kills"] > 0 or run.ready["killed"] > 0
     assert oom_kills(group) > 0
     assert run.parent()  # it lives to tell

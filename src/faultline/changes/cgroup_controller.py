@@ -32,7 +32,7 @@ def _in_use(group: Group, controller: str) -> bool:
         if below == group:
             continue
         try:
-            limited = bool(below.read(f"{controller}.max"))
+            limited = below.read(f"{controller}.max").split()[:1] not in ([], ["max"])
             if limited or controller in _handed(below):
                 return True
         except FileNotFoundError:  # it went meanwhile, or has no such limit

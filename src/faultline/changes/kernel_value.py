@@ -17,7 +17,7 @@ from typing import ClassVar, Final
 from faultline.changes import leftover, marks, sidecar
 from faultline.changes.kind import Context, Data, Found, Kind
 from faultline.changes.model import Outcome, Presence, Undone
-from faultline.errors import ApplyFailed, InvalidParameter, TargetGone, Unsupported
+from faultline.errors import ApplyFailed, InvalidParameter, Refused, TargetGone, Unsupported
 from faultline.kernel import netns
 from faultline.kernel.netlink import Netlink
 
@@ -37,7 +37,11 @@ def read(fd: int) -> str:
 
 
 class KernelValue(Kind):
-    """spec: {path, value, what: the name that people know it by}."""
+    """spec: {path, value, what: the name that people know it by}.
+
+    Where a step before this one makes the file: `initially`, what it reads then. `watch` is a list
+    of other files whose content is remembered, for who measures what has changed since.
+    """
 
     name: ClassVar[str] = "kernel_value"
 
@@ -46,6 +50,9 @@ class KernelValue(Kind):
         return frozenset({f"the value of {spec['path']}{where}"})
 
     def capture(self, spec: Data, ctx: Context) -> Data:
+        seen = {path: _seen(path) for path in spec.get("watch", ())}
+        if _is_to_come(spec):
+            return {"value": words(spec["initially"]), "cookie": 0, "seen": seen}
         fd = _open(spec["path"], ctx.netlink, os.O_RDWR)
         try:
             found = read(fd)
@@ -53,10 +60,10 @@ class KernelValue(Kind):
             raise Unsupported(f"{spec['what']} cannot be read: {error.strerror}") from error
         finally:
             os.close(fd)
-        return {"value": found, "cookie": _cookie(spec, ctx)}
+        return {"value": found, "cookie": _cookie(spec, ctx), "seen": seen}
 
     def hold(self, spec: Data, prior: Data, ctx: Context) -> list[int]:
-        return [_open(spec["path"], ctx.netlink, os.O_RDWR)]
+        return [] if _is_to_come(spec) else [_open(spec["path"], ctx.netlink, os.O_RDWR)]
 
     def apply(self, spec: Data, prior: Data, ctx: Context) -> Data:
         with marks.folder(ctx) as folder:
@@ -149,6 +156,19 @@ def _open(path: str, netlink: Netlink | None, flags: int) -> int:
         ) from error
 
 
+def _is_to_come(spec: Data) -> bool:
+    """Whether the file is not there before a step of the same fault has made it."""
+    return "initially" in spec and not os.path.exists(spec["path"])
+
+
+def _seen(path: str) -> str:
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            return file.read(_LIMIT)
+    except OSError:  # this version of the kernel has no such counters
+        return ""
+
+
 def _write(fd: int, spec: Data) -> None:
     try:
         os.pwrite(fd, f"{spec['value']}\n".encode(), 0)
@@ -156,6 +176,8 @@ def _write(fd: int, spec: Data) -> None:
         if error.errno in (errno.EINVAL, errno.ERANGE, errno.EDOM):
             expected = f"a value that the kernel takes ({error.strerror})"
             raise InvalidParameter(spec["what"], spec["value"], expected) from error
+        if error.errno == errno.EBUSY:
+            raise Refused(f"the kernel cannot make {spec['what']} {spec['value']} now") from error
         raise
 
 

@@ -17,8 +17,9 @@ from faultline.changes.model import Change, Record, mark
 from faultline.errors import Refused, Unsupported
 from faultline.injection import block_reading, guards
 from faultline.injection.file_target import folder, note_root, opened
+from faultline.injection.group_target import handed_down
 from faultline.injection.model import Ending, Fault
-from faultline.injection.process_target import ProcessParams, targets
+from faultline.injection.process_target import ProcessParams, selection, targets
 from faultline.injection.reading import Effect, Reading
 from faultline.kernel import blockio, cgroup, procfs
 from faultline.kernel.blockio import Device, IoLimits
@@ -82,7 +83,7 @@ class DiskioBurn(Fault[BurnParams]):
     )
     cannot = (
         "Burn file systems in memory or those that do no direct I/O. A quota or a limit on block "
-        "I/O of the caller's own control group applies to it too. Writing wears flash storage."
+        "I/O of the target's control group applies to it too. Writing wears flash storage."
     )
     measures = (
         "The disk's counters in /proc/diskstats over 1 s, against what the kernel charged our "
@@ -160,7 +161,9 @@ def _charged(pids: list[int], mode: str) -> int:
 
 
 class _TargetParams(ProcessParams):
-    """Which processes, which disk, and by which control group."""
+    """Which processes, which disk, and by which control group. On a place that is not the host all
+    of its processes are meant unless these say which.
+    """
 
     device: Annotated[str | None, Field(min_length=1, max_length=255), Flag("d", ("dev-list",))] = (
         None
@@ -242,11 +245,11 @@ class _Throttled(Fault[P]):
         disks = _disks(place, params)
         wanted = asdict(self.limits(params))
         changes: list[Change] = []
-        for group, members in _groups(targets(params, place)):
+        for group, members in _groups(place, params, targets(params, place)):
             own = _own(group, members, params.engine)
             base = group if own else group.beside("ours").parent()
             assert base is not None
-            changes += _handing_down(group if own else group.beside("ours"))
+            changes += handed_down(group if own else group.beside("ours"), "io")
             step = None if own else len(changes)
             if not own:
                 tasks = [{"pid": p.pid, "start": p.id.start, "name": p.name} for p in members]
@@ -328,9 +331,18 @@ def _disks(place: Place, params: _TargetParams) -> list[Device]:
     return sorted({Device.find(name).disk() for name in names if name})
 
 
-def _groups(found: list[procfs.Process]) -> list[tuple[Group, list[procfs.Process]]]:
-    """The targets by the control group that counts for their block I/O."""
+def _groups(
+    place: Place, params: _TargetParams, found: list[procfs.Process]
+) -> list[tuple[Group, list[procfs.Process]]]:
+    """The targets by the control group that counts for their block I/O.
+
+    A whole place that has a group is that one, with all below it; version 1 throttles each alone.
+    """
     layout = cgroup.layout()
+    if place.group and not selection(params, place).narrows:
+        whole = place.own_group("io" if "io" in layout.controllers() else "blkio")
+        if whole.version == 2 and whole.parent() is not None:
+            return [(whole, found)]
     groups: dict[str, tuple[Group, list[procfs.Process]]] = {}
     for process in found:
         group = blockio.io_group(layout, process.pid)
@@ -347,27 +359,13 @@ def _own(group: Group, members: list[procfs.Process], engine: str) -> bool:
         raise Refused("the target is in the root control group, which takes no limit")
     # Version 1 throttles the very group, version 2 everything below it too.
     inside = group.walk() if group.version == 2 else [group]
-    pids = {pid for each in inside for pid in each.pids()}
-    strangers = pids - {each.pid for each in members}
+    pids = {pid for each in inside for pid in each.pids()} - {each.pid for each in members}
+    hidden = 0 in pids  # in a pid namespace that ours does not show
+    others = [each for each in procfs.processes() if each.pid in pids]
+    strangers = [each for each in others if not guards.is_ours(each)]
     if engine == "auto":
-        return not strangers
-    guards.protect([procfs.process(pid) for pid in sorted(strangers) if pid])
+        return not strangers and not hidden
+    guards.protect(strangers)
     if strangers:
         guards.current().note(f"{len(strangers)} more processes share {group.folder}")
     return True
-
-
-def _handing_down(group: Group) -> list[Change]:
-    """What must be enabled above a group of version 2 so that it has `io.max`."""
-    if group.version == 1:
-        return []
-    above: list[Group] = []
-    parent = group.parent()
-    while parent is not None:
-        above.insert(0, parent)
-        parent = parent.parent()
-    return [
-        Change("cgroup_controller", {"group": group_to(each), "controller": "io"})
-        for each in above
-        if "io" not in each.read("cgroup.subtree_control").split()
-    ]

@@ -76,11 +76,15 @@ def cpu_usage(group: Group) -> int:
 
 
 def allowed_cores(group: Group) -> list[int]:
-    """The cores that tasks of this group may run on; `group` is of the cpuset controller."""
-    for name in ("cpuset.cpus.effective", "cpuset.effective_cpus"):
-        if group.has(name):
-            return parse_cores(group.read(name))
-    return parse_cores(group.read("cpuset.cpus"))
+    """The cores that tasks of this group may run on; `group` is of the cpuset controller.
+
+    Where version 2 does not hand the controller down to it, the nearest group above tells.
+    """
+    for each in _upwards(group):
+        for name in ("cpuset.cpus.effective", "cpuset.effective_cpus", "cpuset.cpus"):
+            if each.has(name):
+                return parse_cores(each.read(name))
+    return []
 
 
 def own_memory_limit(group: Group) -> int | None:

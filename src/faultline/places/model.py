@@ -117,6 +117,17 @@ class Place:
         layout = cgroup.layout()
         return layout.group_of(self.pid or os.getpid(), controller)
 
+    def own_group(self, controller: str) -> Group:
+        """The control group that a limit of this place is set on: the one that holds all of it, also
+        where its processes have made groups below that; else the one of its process.
+
+        Raises Unsupported where there is no such controller.
+        """
+        found = self.group_of(controller)
+        if self.group and f"{found.path}/".startswith(f"{self.group}/"):
+            return Group(found.hierarchy, self.group)
+        return found
+
     def groups(self, *controllers: str) -> list[Group]:
         """The control groups that count for this place, of those controllers that there are; none
         for the host. What loads the place belongs into them.

@@ -7,8 +7,9 @@ of it. What others use beyond the asked level cannot be lowered; that is reporte
 
 Order (spec), beside `deadline` and `stats` (a path): percent  0 to 100 scope    "cores": each of
 `cores` at that percent; "all": the sum over `cores` at that percent; "group": of `group` cores
-core numbers; for "group" the cores that its tasks may use group    {join: [folders], usage:
-{version, folder}, quota: cores as a number}
+core numbers; for "group" the cores that its tasks may use group    {usage: {version, folder},
+quota: cores as a number} join  folders of control groups that the children work in; the parent
+stays outside, so that no quota keeps it from looking
 """
 
 from __future__ import annotations
@@ -236,9 +237,9 @@ class Burner:
         self._figures = Figures(spec.get("stats", ""))
         self._pinned: list[set[int]] = [{core} for core in cores]
         capacity = 1.0
+        self._join: list[str] = spec.get("join", [])
         if self._scope == "group":
             group = spec["group"]
-            join_groups(group["join"])
             capacity = float(group["quota"])
             count = min(len(cores), max(1, -int(-capacity // 1)))
             self._pinned = [set(cores)] * count
@@ -255,6 +256,7 @@ class Burner:
 
     def _spawn(self, index: int) -> None:
         def child() -> int:
+            join_groups(self._join)
             os.sched_setaffinity(0, self._pinned[index])
             return work(self._board, index, len(self._pinned))
 

@@ -9,9 +9,10 @@ process.
 
 Order (spec), beside `deadline` and `stats`: kind     "anonymous" or "cache" percent  of the host's
 memory or of the group's limit, or bytes    exactly that much of our own, whatever others use group
-{join: [folders], memory: {version, folder}}; without it the host is meant rate     bytes per second
-to grow by; without it as fast as possible protect  whether to ask that the out-of-memory killer
-spares us oom      go on beyond the whole, and start again when killed
+{version, folder} of the one whose limit is the whole; without it the host is meant join     folders
+of control groups that the child works in rate     bytes per second to grow by; without it as fast
+as possible protect  whether to ask that the out-of-memory killer spares us oom      go on beyond
+the whole, and start again when killed
 """
 
 from __future__ import annotations
@@ -185,9 +186,7 @@ class Holder:
         self._report = report
         self._rate = int(spec.get("rate") or 0)
         self._protected = _protect(bool(spec.get("protect")))
-        group = spec.get("group")
-        if group:
-            join_groups(group["join"])
+        join_groups(spec.get("join", []))
         self._store: Store = Cache() if spec["kind"] == "cache" else Anonymous()
 
     def run(self) -> int:
@@ -247,7 +246,7 @@ def _target(spec: dict[str, Any]) -> Target:
         raise InvalidParameter("percent", percent, "more than 0 and up to 100")
     if size is not None and int(size) < _PAGE:
         raise InvalidParameter("bytes", size, f"at least a page of {_PAGE} bytes")
-    group = group_from(spec["group"]["memory"]) if spec.get("group") else None
+    group = group_from(spec["group"]) if spec.get("group") else None
     if group and percent is not None and cgroup_limits.memory_limit(group) is None:
         raise Unsupported(
             "the target has no memory limit to take a percentage of", hint="give bytes instead"

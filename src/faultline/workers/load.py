@@ -6,7 +6,8 @@ ends, and the load average counts it. A chain of them, each the child of the one
 kernel does when a parent dies or the deadline comes. The average has a memory of a minute, so the
 proof of effect is the number of tasks that wait now.
 
-Order (spec), beside `deadline` and `stats`: `count`, 1 to 4096.
+Order (spec), beside `deadline` and `stats`: `count`, 1 to 4096; `join`, folders of control groups
+that the chain stands in.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any, Final
 from faultline.errors import InvalidParameter
 from faultline.kernel import cpustat, procfs, syscalls
 from faultline.workers.figures import Figures
+from faultline.workers.join import join_groups
 from faultline.workers.lifetime import Lifetime, end_children
 
 LIMIT: Final = 4096
@@ -78,8 +80,14 @@ def main(spec: dict[str, Any], ready: Callable[[dict[str, Any]], None]) -> int:
     lifetime = Lifetime(spec["deadline"])
     figures = Figures(spec.get("stats", ""))
     chain = Chain(count)
+    join: list[str] = spec.get("join", [])
+
+    def stand() -> int:
+        join_groups(join)
+        return chain.link(lifetime)
+
     syscalls.set_child_subreaper()  # links whose parent died become ours to wait for
-    first = lifetime.fork("fl-load", lambda: chain.link(lifetime))
+    first = lifetime.fork("fl-load", stand)
     try:
         begin = time.monotonic()
         while len(chain.pids()) <= count or waiting(chain.pids()) < count:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
@@ -15,6 +14,7 @@ from faultline.api.quantities import Between, ByteRate, Flag, Percent, Size, tex
 from faultline.changes.model import Change, Record, mark
 from faultline.errors import Refused, Unsupported
 from faultline.injection import guards
+from faultline.injection.group_target import joined
 from faultline.injection.model import Ending, Fault
 from faultline.injection.reading import Effect, Reading, mean_is
 from faultline.kernel import cgroup, cgroup_limits, clock, memory, procfs
@@ -28,6 +28,7 @@ _LOOKS = 5
 _PAUSE = 0.2  # seconds between two looks
 _READY = 120.0  # seconds until the level must stand: the kernel clears some GiB per second
 _NOISE = 1 << 20  # bytes that two copies of an interpreter may differ by
+_HOST_NEEDS = 64 << 20  # bytes that a group may not be allowed to take from the host
 _STRUCK = 10.0  # seconds that the killer is waited for
 
 P = TypeVar("P", bound="_MemoryParams")
@@ -37,8 +38,10 @@ class _MemoryParams(Params):
     mode: Annotated[Literal["ram", "cache"], Flag("m")] = "ram"
     """ram: memory of a process; cache: pages of a memory file, which count as page cache and
     cannot be dropped."""
-    of: Literal["host", "group"] = "host"
-    """host: the memory of the whole host; group: what the caller's control group may use."""
+    of: Literal["auto", "host", "group"] = "auto"
+    """host: the memory of the whole host; group: what the target's control group may use (its
+    limit, or the tightest above it); auto: group on a target that is not the host and has a limit,
+    else host."""
     protect: bool = False
     """Ask the out-of-memory killer to spare us, so that it picks others."""
 
@@ -83,8 +86,8 @@ class _Filled(Fault[P]):
 class MemoryFill(_Filled[FillParams]):
     """Use memory up to a level, or take a fixed amount.
 
-    With `growth` it goes slowly, as a leak does. With `of: group` memory is taken within the
-    caller's control group, and its limit is the whole.
+    With `growth` it goes slowly, as a leak does. On a place the memory is taken within its control
+    groups: it counts against its limit, and the kernel may kill the target for it.
     """
 
     id = "memory.fill"
@@ -100,16 +103,16 @@ class MemoryFill(_Filled[FillParams]):
     example: ClassVar[dict[str, str]] = {"bytes": "32MiB"}
 
     def plan(self, place: Place, params: FillParams) -> list[Change]:
-        use, group = _target(params)
+        use, group = _target(place, params)
         wanted = int(params.bytes or 0) or _missing(use, params)
-        _keep_alive(params, wanted, use)
+        _keep_alive(wanted, int(params.leave))
         level = (
             f"{params.bytes}"
             if params.bytes is not None
-            else f"memory until {params.percent} of {_whole(params, use)} is in use"
+            else f"memory until {params.percent} of {_whole(group, use)} is in use"
         )
         order = {
-            **_order(params, group),
+            **_order(place, params, group),
             "percent": None if params.percent is None else float(params.percent),
             "bytes": None if params.bytes is None else int(params.bytes),
             "rate": int(params.growth or 0),
@@ -126,7 +129,7 @@ class MemoryFill(_Filled[FillParams]):
             looks.append((clock.now() / 1e9, _held(record), _use(record)))
         _, held, use = looks[-1]
         begun = (record.deadline - record.duration) / 1e9
-        asked, right, values, measured = self._against(params, looks)
+        asked, right, values, measured = self._against(params, looks, _group(record))
         if not held and not procfs.find_marked(mark(record.uid, 0)):
             why = "our processes have ended"
             return Reading(Effect.INEFFECTIVE, asked, measured, self.measures, why, values)
@@ -141,7 +144,10 @@ class MemoryFill(_Filled[FillParams]):
         return Reading(effect, asked, measured, self.measures, reason, values)
 
     def _against(
-        self, params: FillParams, looks: list[tuple[float, int, MemoryUse]]
+        self,
+        params: FillParams,
+        looks: list[tuple[float, int, MemoryUse]],
+        group: cgroup.Group | None,
     ) -> tuple[str, bool, dict[str, float], str]:
         """What was asked, whether it stands, the figures, and what was seen in words."""
         _, held, use = looks[-1]
@@ -151,7 +157,7 @@ class MemoryFill(_Filled[FillParams]):
             levels = [look.percent for _, _, look in looks]
             level = sum(levels) / len(levels)
             values |= {"asked": float(params.percent), "measured": level}
-            asked = f"{params.percent} of {_whole(params, use)} in use"
+            asked = f"{params.percent} of {_whole(group, use)} in use"
             right = mean_is(float(params.percent), levels, POINT)
             return asked, right, values, f"{level:.2f}% in use, {left}"
         wanted = int(params.bytes or 0)
@@ -172,8 +178,9 @@ class MemoryFill(_Filled[FillParams]):
 class MemoryOom(_Filled[OomParams]):
     """Use memory beyond what there is, until the kernel kills somebody; and again.
 
-    In a control group with a limit the killer strikes within it. On the host it may strike
-    anybody, so that is refused unless `host-oom` is allowed by name.
+    In a control group with a limit the killer strikes within it: us, or the target, or all of a
+    group that is set to be killed as a whole. On the host it may strike anybody, so that is refused
+    unless `host-oom` is allowed by name.
     """
 
     id = "memory.oom"
@@ -187,13 +194,13 @@ class MemoryOom(_Filled[OomParams]):
     scratch = "memory"
 
     def plan(self, place: Place, params: OomParams) -> list[Change]:
-        use, group = _target(params)
-        if params.of == "host":
+        use, group = _target(place, params)
+        if group is None or use.available >= memory.host_memory().available - _HOST_NEEDS:
             guards.current().refuse(
                 "host-oom", "the kernel would kill processes of this host until memory is free"
             )
-        order = {**_order(params, group), "oom": True}
-        what = f"take more memory than {_whole(params, use)} ({params.mode}), again and again"
+        order = {**_order(place, params, group), "oom": True}
+        what = f"take more memory than {_whole(group, use)} ({params.mode}), again and again"
         spec = {"module": "fill_memory", "spec": order, "what": what, "ready": _READY}
         return [Change("worker", spec)]
 
@@ -221,60 +228,58 @@ class MemoryOom(_Filled[OomParams]):
 # ------------------------------------------------------------------------------------- the target
 
 
-def _target(params: _MemoryParams) -> tuple[MemoryUse, cgroup.Group | None]:
+def _target(place: Place, params: _MemoryParams) -> tuple[MemoryUse, cgroup.Group | None]:
     """How much there is and is used, and the control group if that is meant."""
-    found = _limit()
-    if params.of == "group":
+    found = _limit(place)
+    host = memory.host_memory()
+    if params.of == "group" or (params.of == "auto" and found and not place.is_host):
         if found is None:
             raise Unsupported(
-                "the caller's control group has no memory limit",
-                hint="use of: host, or run inside a group with a limit",
+                "the target's control group has no memory limit",
+                hint="use of: host, or a target that has a limit",
             )
         return found
-    host = memory.host_memory()
     if found is not None and found[0].total < host.total:
         raise Refused(
-            f"the caller's control group {found[1].path} may use {_short(found[0].total)} only: "
+            f"the target's control group {found[1].path} may use {_short(found[0].total)} only: "
             "the host cannot be filled from within it",
             hint="use of: group, or start it from outside",
         )
     return host, None
 
 
-def _limit() -> tuple[MemoryUse, cgroup.Group] | None:
-    """Use against the tightest limit of the caller's control group, and who has that limit."""
-    layout = cgroup.layout()
-    if "memory" not in layout.controllers():
+def _limit(place: Place) -> tuple[MemoryUse, cgroup.Group] | None:
+    """Use against the tightest limit of the target's control group, and who has that limit."""
+    if "memory" not in cgroup.layout().controllers():
         return None
-    group = layout.group_of(os.getpid(), "memory")
+    group = place.group_of("memory")
     limit, use = cgroup_limits.memory_limit(group), cgroup_limits.memory_use(group)
     return None if limit is None or use is None else (use, limit[1])
 
 
-def _order(params: _MemoryParams, holder: cgroup.Group | None) -> dict[str, Any]:
+def _order(place: Place, params: _MemoryParams, holder: cgroup.Group | None) -> dict[str, Any]:
     kind = "anonymous" if params.mode == "ram" else "cache"
-    order: dict[str, Any] = {"kind": kind, "protect": params.protect}
-    if holder is not None:
-        group = cgroup.layout().group_of(os.getpid(), "memory")
-        order["group"] = {"join": [str(group.folder)], "memory": group_to(holder)}
-    return order
+    order: dict[str, Any] = {"kind": kind, "protect": params.protect, "join": joined(place)}
+    return order if holder is None else {**order, "group": group_to(holder)}
 
 
 def _missing(use: MemoryUse, params: FillParams) -> int:
     return max(0, int(use.total * float(params.percent or 0) / 100) - use.used)
 
 
-def _keep_alive(params: FillParams, wanted: int, use: MemoryUse) -> None:
-    """What the host needs to go on, and with it our keepers, is left unless allowed by name."""
-    if params.of == "host" and use.available - wanted < int(params.leave):
+def _keep_alive(wanted: int, leave: int) -> None:
+    """What the host needs to go on, and with it our keepers, is left unless allowed by name: a
+    group may be allowed more than there is.
+    """
+    if memory.host_memory().available - wanted < leave:
         guards.current().refuse(
             "host-memory",
-            f"{_short(wanted)} would leave less than {params.leave} of this host's memory",
+            f"{_short(wanted)} would leave less than {_short(leave)} of this host's memory",
         )
 
 
-def _whole(params: _MemoryParams, use: MemoryUse) -> str:
-    where = "this host" if params.of == "host" else "the caller's control group"
+def _whole(group: cgroup.Group | None, use: MemoryUse) -> str:
+    where = "this host" if group is None else "the target's control group"
     return f"the {_short(use.total)} of {where}"
 
 
@@ -284,7 +289,7 @@ def _short(size: int) -> str:
 
 def _group(record: Record) -> cgroup.Group | None:
     group = record.steps[0].change.spec["spec"].get("group")
-    return group_from(group["memory"]) if group else None
+    return group_from(group) if group else None
 
 
 def _use(record: Record) -> MemoryUse:

@@ -1,4 +1,4 @@
-"""Faults of processors: busy cores, and tasks that wait."""
+"""Busy processors."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from faultline.api.params import Params
 from faultline.api.quantities import Between, Flag, Percent
 from faultline.changes.model import Change, Record, mark
 from faultline.errors import InvalidParameter, Unsupported
+from faultline.injection.group_target import joined
 from faultline.injection.model import Ending, Fault
 from faultline.injection.reading import Effect, Reading, mean_is
 from faultline.kernel import cgroup, cgroup_limits, cpustat, procfs
 from faultline.places.model import Place
 from faultline.workers.join import group_from, group_to
-from faultline.workers.load import LIMIT
 
 POINTS = 3.0  # hundredths that the measured level may be off
 _SLICE = 0.25  # seconds between two looks
@@ -43,9 +43,10 @@ class BurnParams(Params):
 
     percent: Annotated[Percent, Between("1%", "100%"), Flag("p")]
     """How busy it shall be in total, with what others use; `of` says what this is a share of."""
-    of: Literal["core", "all", "group"] = "core"
+    of: Literal["auto", "core", "all", "group"] = "auto"
     """core: of each chosen core; all: of all cores together, however the work is spread; group: of
-    the processor time that the caller's control group may use (its quota)."""
+    the processor time that the target's control group may use (its quota); auto: group on a target
+    that is not the host and has a quota, else core."""
     cores: Annotated[
         str | None, AfterValidator(lambda v: v and _core_list(v)), Flag("l", ("list",))
     ] = None
@@ -57,7 +58,7 @@ class BurnParams(Params):
     def _either(self) -> BurnParams:
         if self.cores is not None and self.count is not None:
             raise ValueError("expected either cores or count")
-        if self.of != "core" and (self.cores is not None or self.count is not None):
+        if self.of not in ("auto", "core") and (self.cores is not None or self.count is not None):
             raise ValueError("expected cores or count only together with of: core")
         return self
 
@@ -75,9 +76,10 @@ class _Look:
 class CpuBurn(Fault[BurnParams]):
     """Keep processors busy at a level, which includes what others use.
 
-    Others keep what they use; only the rest up to the level is burnt, so the level stands while
-    they come and go. What others use beyond it cannot be taken from them: then the reading says
-    `already above`.
+    On a place the work is done in its control groups: it is charged for it and shares its quota and
+    its weight with it. Others keep what they use; only the rest up to the level is burnt, so the
+    level stands while they come and go. What others use beyond it cannot be taken from them: then
+    the reading says `already above`.
     """
 
     id = "cpu.burn"
@@ -95,24 +97,26 @@ class CpuBurn(Fault[BurnParams]):
         "kernel charged our processes in that time; the workers are not asked."
     )
     restores = "Ends the processes."
-    example: ClassVar[dict[str, str]] = {"percent": "60%", "count": "1"}
+    example: ClassVar[dict[str, str]] = {"percent": "60%"}
 
     def plan(self, place: Place, params: BurnParams) -> list[Change]:
-        online = cpustat.online_cores()
-        order: dict[str, Any] = {"percent": float(params.percent)}
-        if params.of == "group":
-            order |= _group_order(len(online))
-            what = f"hold {params.percent} of {order['group']['quota']:g} cores, the quota here"
+        usable = _usable(place)
+        order: dict[str, Any] = {
+            "percent": float(params.percent),
+            "join": joined(place, "cpuset"),
+        }
+        scope = _scope(place, params)
+        if scope == "group":
+            order |= _group_order(place, usable)
+            what = f"hold {params.percent} of {order['group']['quota']:g} cores, the quota there"
         else:
-            cores = _chosen(params, online)
-            scope = "cores" if params.of == "core" else "all"
-            order |= {"scope": scope, "cores": cores}
-            what = f"hold {_denominator(params, cores)} busy at {params.percent}"
+            order |= {"scope": scope, "cores": _chosen(params, usable)}
+            what = f"hold {_denominator(order)} busy at {params.percent}"
         return [Change("worker", {"module": "burn", "spec": order, "what": f"{what}, in total"})]
 
     def observe(self, place: Place, params: BurnParams, record: Record) -> Reading:
         order: dict[str, Any] = record.steps[0].change.spec["spec"]
-        asked = f"{params.percent} of {_denominator(params, order.get('cores', []))}"
+        asked = f"{params.percent} of {_denominator(order)}"
         pids = [each.pid for each in procfs.find_marked(mark(record.uid, 0))]
         if not pids:
             why = "our processes have ended"
@@ -152,32 +156,53 @@ class CpuBurn(Fault[BurnParams]):
         return Reading(effect, asked, measured, self.measures, reason, values)
 
 
-def _denominator(params: BurnParams, cores: list[int]) -> str:
-    if params.of == "group":
-        return "the quota of the caller's control group"
+def _scope(place: Place, params: BurnParams) -> str:
+    """What is meant by `of`, as the worker takes it."""
+    if params.of in ("group", "all"):
+        return params.of
+    chosen = params.cores is not None or params.count is not None
+    if params.of == "core" or place.is_host or chosen:
+        return "cores"
+    if "cpu" not in cgroup.layout().controllers():
+        return "cores"
+    return "group" if cgroup_limits.cpu_limit(place.group_of("cpu")) else "cores"
+
+
+def _denominator(order: dict[str, Any]) -> str:
+    if order["scope"] == "group":
+        return "the quota of the target's control group"
+    cores: list[int] = order["cores"]
     if len(cores) == 1:
         return f"core {cores[0]}"
     named = f"cores {cpustat.format_cores(cores)}"
-    return f"each of {named}" if params.of == "core" else f"{named} together"
+    return f"each of {named}" if order["scope"] == "cores" else f"{named} together"
 
 
-def _chosen(params: BurnParams, online: list[int]) -> list[int]:
+def _usable(place: Place) -> list[int]:
+    """The cores that are online and that the target may use."""
+    online = cpustat.online_cores()
+    groups = place.groups("cpuset")
+    if not groups:
+        return online
+    allowed = cgroup_limits.allowed_cores(groups[0])
+    return [core for core in online if core in allowed] if allowed else online
+
+
+def _chosen(params: BurnParams, usable: list[int]) -> list[int]:
     if params.cores is not None:
         cores = cpustat.parse_cores(params.cores)
-        missing = sorted(set(cores) - set(online))
-        if missing:
-            here = cpustat.format_cores(online)
-            raise InvalidParameter("cores", params.cores, f"cores that are online: {here}")
+        if set(cores) - set(usable):
+            here = cpustat.format_cores(usable)
+            raise InvalidParameter("cores", params.cores, f"cores that are usable: {here}")
         return cores
-    if params.count is not None and params.count > len(online):
-        raise InvalidParameter("count", params.count, f"at most the {len(online)} cores there are")
-    return online[: params.count]
+    if params.count is not None and params.count > len(usable):
+        raise InvalidParameter("count", params.count, f"at most the {len(usable)} cores there are")
+    return usable[: params.count]
 
 
-def _group_order(cores: int) -> dict[str, Any]:
-    """The caller's control group as the worker is told of it; Unsupported without a quota."""
-    layout = cgroup.layout()
-    group = layout.group_of(os.getpid(), "cpu")
+def _group_order(place: Place, usable: list[int]) -> dict[str, Any]:
+    """The target's control group as the worker is told of it; Unsupported without a quota."""
+    group = place.group_of("cpu")
     found = cgroup_limits.cpu_limit(group)
     if found is None:
         raise Unsupported(
@@ -185,19 +210,14 @@ def _group_order(cores: int) -> dict[str, Any]:
             hint="use of: core or of: all",
         )
     quota, holder = found
-    join = [group]
     if group.version == 1:  # processor time is counted by a controller of its own
-        holder = cgroup.Group(layout.hierarchy("cpuacct"), holder.path)
-        join.append(layout.group_of(os.getpid(), "cpuacct"))
+        holder = cgroup.Group(cgroup.layout().hierarchy("cpuacct"), holder.path)
         if not holder.exists():
             raise Unsupported(f"no control group {holder.path} counts processor time (cpuacct)")
     return {
         "scope": "group",
-        "group": {
-            "join": [str(each.folder) for each in join],
-            "usage": group_to(holder),
-            "quota": min(float(cores), quota.cores),
-        },
+        "cores": usable,
+        "group": {"usage": group_to(holder), "quota": min(float(len(usable)), quota.cores)},
     }
 
 
@@ -236,52 +256,3 @@ def _own(order: dict[str, Any], core: int, first: _Look, last: _Look) -> float:
     if order["scope"] == "all":
         capacity = float(len(order["cores"]))
     return 100 * used / (last.when - first.when) / capacity
-
-
-class LoadParams(Params):
-    """Parameters of `cpu load`."""
-
-    count: Annotated[int | None, Between(1, LIMIT), Flag("c")] = None
-    """How many tasks wait; without it four for each core."""
-
-
-class CpuLoad(Fault[LoadParams]):
-    """Raise the load average without using the processor: tasks that wait and cannot be woken.
-
-    The load average follows over minutes; the tasks are there at once.
-    """
-
-    id = "cpu.load"
-    ending = Ending.SELF
-    does = (
-        "A chain of processes of ours, each made by the one before with vfork and waiting for it: "
-        "all but the last stand in uninterruptible sleep, which the load average counts."
-    )
-    cannot = (
-        "Move the load average at once: it is a mean over 1, 5 and 15 minutes. Slow down others: "
-        "the tasks use no processor time. Limits on the number of processes apply."
-    )
-    measures = "The states of the threads of our processes; the load average is told beside it."
-    restores = "Ends the processes; the load average falls over the next minutes."
-    example: ClassVar[dict[str, str]] = {"count": "8"}
-
-    def plan(self, place: Place, params: LoadParams) -> list[Change]:
-        count = _count(params)
-        what = f"{count} tasks of ours wait in uninterruptible sleep"
-        return [Change("worker", {"module": "load", "spec": {"count": count}, "what": what})]
-
-    def observe(self, place: Place, params: LoadParams, record: Record) -> Reading:
-        wanted = record.steps[0].change.spec["spec"]["count"]
-        pids = [each.pid for each in procfs.find_marked(mark(record.uid, 0))]
-        waiting = procfs.thread_states(pids)["D"]
-        average = cpustat.load_average()
-        asked = f"{wanted} tasks that wait"
-        measured = f"{waiting} wait, load average {average.one:.2f} and on its way"
-        values = {"asked": float(wanted), "measured": float(waiting), "load": average.one}
-        effect = Effect.EFFECTIVE if waiting >= wanted else Effect.INEFFECTIVE
-        reason = "" if waiting >= wanted else "somebody ended the others"
-        return Reading(effect, asked, measured, self.measures, reason, values)
-
-
-def _count(params: LoadParams) -> int:
-    return params.count or min(LIMIT, _PER_CORE * len(cpustat.online_cores()))
