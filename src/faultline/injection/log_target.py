@@ -9,8 +9,8 @@ from typing import Any, Final
 from faultline.changes import file_lines
 from faultline.changes.model import Record
 from faultline.changes.sidecar import Folder
-from faultline.errors import TargetGone
-from faultline.injection.file_target import opened, readable
+from faultline.errors import Refused, TargetGone
+from faultline.injection.file_target import opened, readable, status_of
 from faultline.injection.log_form import TAIL
 from faultline.kernel import files
 from faultline.places.model import Place
@@ -22,6 +22,8 @@ READ_BACK: Final = 20_000  # lines that are looked for; of more, the last ones
 def tail(place: Place, path: str) -> bytes:
     """The end of a log in a place; raises TargetGone, Refused, PermissionError."""
     with readable(place, path) as fd:
+        if fd is None and status_of(place, path) is not None:
+            raise Refused(f"{path} is not a plain file", hint="links are never followed")
         if fd is None:
             raise TargetGone(f"{path} does not exist", hint="name the log that is written now")
         size = os.fstat(fd).st_size

@@ -83,7 +83,7 @@ class LineParams(Params):
     are filled in; `{{` is a brace."""
     others: Template = "request {n} done in {latency}"
     """What the other lines say."""
-    fields: Annotated[tuple[Pair, ...], BeforeValidator(_listed)] = ()
+    fields: Annotated[tuple[Pair, ...], BeforeValidator(_listed)] = text("")
     """More fields of every line, as NAME=VALUE with the same fillings; several are a list."""
     content: Template = ""
     """The whole of a line that tells of trouble, in place of what is built from the above."""
