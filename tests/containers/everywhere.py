@@ -1,0 +1,361 @@
+"""What holds for a container of every runtime, whatever is in its image."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import time
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.cli.command import Cli
+from tests.containers.grounds import NOTES, Runtime, until
+
+from faultline.changes.model import End, Record, State
+from faultline.errors import Protected, Refused, TargetGone
+from faultline.injection.injector import Injector
+from faultline.injection.plan import Order
+from faultline.injection.reading import Effect
+from faultline.kernel import files, freezer, procfs
+from faultline.places import containers
+from faultline.places.find import Target, find
+from faultline.places.model import Place
+from faultline.units import Duration
+
+IMAGES = pytest.mark.parametrize("image", ["box", "one"])
+LOSS = {"interface": "lo", "percent": "100%"}
+RESOURCES: list[tuple[str, dict[str, Any]]] = [
+    ("cpu.burn", {"percent": "20%"}),
+    ("memory.fill", {"bytes": "24MiB"}),
+    ("file.append", {"path": "/notes", "content": "written by a fault"}),
+    ("disk.fill", {"folder": "/", "bytes": "4MiB"}),
+]
+
+
+def order(
+    fault: str, name: str, duration: str = "30s", allow: tuple[str, ...] = (), **params: Any
+) -> Order:
+    target = Target(container=name)
+    return Order(fault, params, Duration.parse(duration), allow=frozenset(allow), target=target)
+
+
+def took(place: Place, size: int = 1) -> float | None:
+    """Seconds that a datagram takes on lo inside of a place; None if it is lost."""
+    with place.entered(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as here:
+        here.bind(("127.0.0.1", 0))
+        here.settimeout(0.4)
+        begun = time.monotonic()
+        here.sendto(bytes(size), here.getsockname())
+        try:
+            here.recv(size)
+        except TimeoutError:
+            return None
+        return time.monotonic() - begun
+
+
+def inside(place: Place, path: str) -> str:
+    """A file as the container has it."""
+    with place.root() as root:
+        folder, name = files.locate(path, root)
+        try:
+            fd = files.open_regular(folder, name)
+        finally:
+            os.close(folder)
+    with os.fdopen(fd) as file:
+        return file.read()
+
+
+def ended(injector: Injector, uid: str) -> Record:
+    until(lambda: injector.get(uid).state is State.ENDED)
+    return injector.get(uid)
+
+
+def killed(injector: Injector) -> None:
+    """SIGKILL to both keepers; stopped first, since each starts the other again."""
+    mark = f"keeper:{injector.store.state}"
+    found = [each for each in procfs.processes() if mark in each.cmdline]
+    for signum in (signal.SIGSTOP, signal.SIGKILL):
+        for each in found:
+            each.id.send(signum)
+    for each in found:
+        each.id.wait(5.0)
+
+
+class Everywhere:
+    """The tests; each module names its runtime by the fixture `runtime`."""
+
+    @contextlib.contextmanager
+    def own(self, runtime: Runtime, image: str, *options: str) -> Generator[str]:
+        """A container of the test's own, which it may end."""
+        name = f"own-{image}-{os.urandom(3).hex()}"
+        runtime.run(name, image, *options)
+        try:
+            yield name
+        finally:
+            if runtime.state(name):
+                runtime.remove(name)
+
+    # -------------------------------------------------------------------------- found
+
+    @IMAGES
+    def test_it_is_found_by_what_people_call_it(self, runtime: Runtime, image: str) -> None:
+        name = f"standing-{image}"
+        found = containers.find(name)
+        assert found.runtime == runtime.name
+        assert found.process.alive()
+        assert found.group
+        assert procfs.in_group(found.process.pid, found.group)
+        assert not procfs.in_group(os.getpid(), found.group)
+        assert containers.find(found.id) == found
+        assert containers.find(f"shop={name}") == found
+        # An id of containerd is what its owner calls it; others are random.
+        assert containers.find(found.id[:12]) == found
+        assert found.id[:12] in found.words
+
+    def test_what_fits_several_is_refused_and_they_are_named(self, runtime: Runtime) -> None:
+        with self.own(runtime, "one") as one, self.own(runtime, "one") as two:
+            first, second = containers.find(one), containers.find(two)
+            if first.id == one:  # where ids are names they begin alike
+                with pytest.raises(Refused, match=f"containers fit.*{one}.*{second.id}"):
+                    containers.find("own-one-")
+            with pytest.raises(TargetGone) as caught:
+                containers.find(f"{one}x")
+            assert one in caught.value.hint
+
+    @IMAGES
+    def test_the_place_is_the_container(self, runtime: Runtime, image: str) -> None:
+        place = find(Target(container=f"standing-{image}"))
+        assert place.own_network
+        assert place.rooted
+        assert place.runtime == runtime.name
+        assert {each.pid for each in place.processes()} == {place.pid}
+        assert inside(place, "/notes") == NOTES
+
+    # -------------------------------------------------------------------------- faults in it
+
+    @IMAGES
+    def test_its_network_is_hit_and_nobody_elses(
+        self, runtime: Runtime, image: str, injector: Injector
+    ) -> None:
+        place = find(Target(container=f"standing-{image}"))
+        other = find(Target(container="standing-box" if image == "one" else "standing-one"))
+        record = injector.inject(order("network.loss", f"standing-{image}", **LOSS))
+        assert injector.observe(record.uid).effect is Effect.EFFECTIVE
+        assert took(place) is None
+        assert took(other) is not None
+        assert injector.recover(record.uid).end is End.RECOVERED
+        record = injector.inject(
+            order("network.delay", f"standing-{image}", interface="lo", latency="60ms")
+        )
+        assert injector.observe(record.uid).effect is Effect.EFFECTIVE
+        waited = took(place)
+        assert waited is not None
+        assert waited > 0.055
+        assert injector.recover(record.uid).end is End.RECOVERED
+        assert injector.residue(record.uid) == []
+        assert took(place) is not None
+
+    @IMAGES
+    @pytest.mark.parametrize(("fault", "params"), RESOURCES, ids=[each for each, _ in RESOURCES])
+    def test_what_it_may_use_is_taken(
+        self, runtime: Runtime, image: str, fault: str, params: dict[str, Any], injector: Injector
+    ) -> None:
+        place = find(Target(container=f"standing-{image}"))
+        record = injector.inject(order(fault, f"standing-{image}", **params))
+        reading = injector.observe(record.uid)
+        if fault == "cpu.burn":  # on a machine full of tests it may get less than it asks for
+            assert reading.values["measured"] > 0, reading
+        else:
+            assert reading.effect is Effect.EFFECTIVE, reading
+        if fault == "file.append":
+            assert "written by a fault" in inside(place, "/notes")
+        assert injector.recover(record.uid).end is End.RECOVERED
+        assert injector.residue(record.uid) == []
+        assert inside(place, "/notes") == NOTES
+
+    @IMAGES
+    def test_its_processes_are_stopped_and_killed(
+        self, runtime: Runtime, image: str, injector: Injector
+    ) -> None:
+        with self.own(runtime, image) as name:
+            record = injector.inject(order("process.stop", name))
+            assert injector.observe(record.uid).effect is Effect.EFFECTIVE
+            assert injector.recover(record.uid).end is End.RECOVERED
+            record = injector.inject(order("process.kill", name))
+            assert injector.observe(record.uid).effect is Effect.EFFECTIVE
+            until(lambda: runtime.state(name) != "running")
+
+    @pytest.mark.parametrize("path", ["/app/shadowed", "/up/shadowed"])
+    def test_an_image_does_not_lead_root_to_the_hosts_files(
+        self, runtime: Runtime, path: str, injector: Injector
+    ) -> None:
+        place = find(Target(container="standing-box"))
+        record = injector.inject(order("file.append", "standing-box", path=path, content="x"))
+        until(lambda: inside(place, "/etc/shadowed") != NOTES)
+        assert not Path("/etc/shadowed").exists()
+        assert injector.recover(record.uid).end is End.RECOVERED
+        assert inside(place, "/etc/shadowed") == NOTES
+
+    @pytest.mark.parametrize("path", ["/app/passwd", "/up/passwd", "/magic/passwd"])
+    def test_a_file_that_only_the_host_has_is_not_there(
+        self, runtime: Runtime, path: str, injector: Injector
+    ) -> None:
+        before = Path("/etc/passwd").read_bytes()
+        with pytest.raises((TargetGone, Refused)):
+            injector.inject(order("file.append", "standing-box", path=path, content="x"))
+        assert Path("/etc/passwd").read_bytes() == before
+
+    # -------------------------------------------------------------------------- the whole of it
+
+    @IMAGES
+    def test_it_is_paused_and_goes_on(
+        self, runtime: Runtime, image: str, injector: Injector
+    ) -> None:
+        record = injector.inject(order("container.pause", f"standing-{image}"))
+        assert injector.observe(record.uid).effect is Effect.EFFECTIVE
+        with pytest.raises(Refused, match="still"):
+            injector.inject(order("container.pause", f"standing-{image}"))
+        assert injector.recover(record.uid).end is End.RECOVERED
+        group = freezer.group_for(containers.find(f"standing-{image}").group)
+        opened = freezer.Freezer.open(str(group.folder), group.version)
+        assert not opened.still()
+        opened.close()
+
+    @pytest.mark.parametrize("keepers", ["alive", "killed"])
+    def test_a_pause_ends_at_its_deadline(
+        self, runtime: Runtime, keepers: str, injector: Injector
+    ) -> None:
+        record = injector.inject(order("container.pause", "standing-box", "1s"))
+        if keepers == "killed":
+            killed(injector)
+            time.sleep(1.0)
+            injector.adopt()
+        assert ended(injector, record.uid).end is End.RECOVERED
+        assert injector.residue(record.uid) == []
+
+    @IMAGES
+    def test_it_is_stopped_and_started_again(
+        self, runtime: Runtime, image: str, injector: Injector
+    ) -> None:
+        with self.own(runtime, image) as name:
+            before = containers.find(name)
+            record = injector.inject(order("container.stop", name, grace="0s"))
+            assert injector.observe(record.uid).effect is Effect.EFFECTIVE
+            assert not before.process.alive()
+            assert runtime.state(name) != "running"
+            assert injector.recover(record.uid).end is End.RECOVERED
+            assert containers.find(name).process != before.process
+            assert runtime.state(name) == "running"
+
+    def test_a_stop_ends_at_its_deadline_by_a_keeper(
+        self, runtime: Runtime, injector: Injector
+    ) -> None:
+        with self.own(runtime, "one") as name:
+            record = injector.inject(order("container.stop", name, "1500ms", grace="0s"))
+            assert ended(injector, record.uid).end is End.RECOVERED
+            until(lambda: runtime.state(name) == "running")
+
+    def test_somebody_else_has_started_it_meanwhile(
+        self, runtime: Runtime, injector: Injector
+    ) -> None:
+        with self.own(runtime, "one") as name:
+            record = injector.inject(order("container.stop", name, grace="0s"))
+            runtime.restart(name)
+            started = containers.find(name).process
+            assert injector.recover(record.uid).end is End.RECOVERED
+            assert containers.find(name).process == started
+
+    def test_it_is_removed_meanwhile(self, runtime: Runtime, injector: Injector) -> None:
+        with self.own(runtime, "one") as name:
+            record = injector.inject(order("container.stop", name, grace="0s"))
+            runtime.remove(name)
+            assert injector.recover(record.uid).end is End.GONE
+
+    @IMAGES
+    def test_it_is_restarted(self, runtime: Runtime, image: str, injector: Injector) -> None:
+        with self.own(runtime, image) as name:
+            before = containers.find(name)
+            record = injector.inject(order("container.restart", name, grace="0s"))
+            assert injector.observe(record.uid).effect is Effect.EFFECTIVE
+            now = containers.find(name)
+            assert now.id == before.id
+            assert now.process != before.process
+            assert injector.recover(record.uid).end is End.RECOVERED
+            assert containers.find(name).process == now.process
+
+    def test_it_is_killed(self, runtime: Runtime, injector: Injector) -> None:
+        with self.own(runtime, "box") as name:
+            record = injector.inject(order("container.kill", name, signal="HUP"))
+            assert injector.observe(record.uid).effect is Effect.INEFFECTIVE  # process 1
+            record = injector.inject(order("container.kill", name))
+            assert injector.observe(record.uid).effect is Effect.EFFECTIVE
+            until(lambda: runtime.state(name) != "running")
+
+    def test_it_is_removed_only_if_that_is_allowed(
+        self, runtime: Runtime, injector: Injector
+    ) -> None:
+        with self.own(runtime, "one") as name:
+            with pytest.raises(Protected, match="is lost"):
+                injector.inject(order("container.remove", name))
+            assert runtime.state(name) == "running"
+            record = injector.inject(order("container.remove", name, allow=("remove",)))
+            assert injector.observe(record.uid).effect is Effect.EFFECTIVE
+            assert runtime.state(name) == ""
+            assert injector.recover(record.uid).end is End.NOTHING
+
+    # -------------------------------------------------------------------------- started anew
+
+    @pytest.mark.parametrize("keepers", ["alive", "killed"])
+    def test_a_fault_is_gone_when_its_target_is_started_anew(
+        self, runtime: Runtime, keepers: str, injector: Injector
+    ) -> None:
+        with self.own(runtime, "one") as name:
+            record = injector.inject(order("network.loss", name, **LOSS))
+            if keepers == "killed":
+                killed(injector)
+            runtime.restart(name)
+            if keepers == "killed":
+                injector.adopt()
+            assert ended(injector, record.uid).end is End.GONE
+            assert injector.residue(record.uid) == []
+            assert took(find(Target(container=name))) is not None
+
+    def test_it_is_followed(self, runtime: Runtime, store: Path) -> None:
+        cli = Cli(store, -1)
+        words = ("inject", "network", "loss", "--interface", "lo", "--percent", "100%")
+        with self.own(runtime, "box") as name:
+            follow = cli.start(
+                *words, "--container", name, "-t", "60s", "--uid", f"follow-{name}", "--follow"
+            )
+            try:
+                place = _hit_place(name)
+                runtime.restart(name)
+                assert not place.process or not place.process.alive()
+                _hit_place(name)
+                follow.send_signal(signal.SIGINT)
+                out, err = follow.communicate(timeout=30)
+            finally:
+                follow.kill()
+                follow.wait()
+            assert follow.returncode == 130, (out, err)
+            assert "target gone" in err
+            assert took(find(Target(container=name))) is not None
+
+
+def _hit_place(name: str) -> Place:
+    """The container under this name now, once packets are lost in it."""
+    found: list[Place] = []
+
+    def lost() -> bool:
+        try:
+            found[:] = [find(Target(container=name))]
+            return took(found[0]) is None
+        except TargetGone:
+            return False
+
+    until(lost, 30.0)
+    return found[0]

@@ -1,0 +1,21 @@
+"""Containers of Podman, in folders of the test's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from tests.containers.everywhere import Everywhere
+from tests.containers.grounds import Podman, Runtime, prepared
+
+pytestmark = [pytest.mark.needs_root, pytest.mark.needs_podman]
+
+
+@pytest.fixture(scope="module")
+def runtime() -> Iterator[Runtime]:
+    with prepared(Podman) as made:
+        yield made
+
+
+class TestPodman(Everywhere):
+    """Everything that holds everywhere."""
