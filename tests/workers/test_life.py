@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from faultline.changes import worker as worker_change
+from faultline.errors import ApplyFailed
 from faultline.kernel import clock, procfs
 from faultline.workers import figures
 
@@ -24,6 +26,9 @@ ORDERS: dict[str, dict[str, Any]] = {
     "fill_memory": {"kind": "anonymous", "bytes": 8 << 20},
     "io_burn": {"mode": "write", "block": 65536, "size": 1 << 20},
     "occupy": {"port": 47813, "transport": "tcp"},
+    "breed": {"count": 5, "interval": 0, "lifetime": 0, "zombies": False},
+    "hold_tasks": {"count": 5, "leave": 0},
+    "hold_files": {"count": 50},
 }
 
 
@@ -146,3 +151,13 @@ def test_all_of_it_ends_with_its_target(worker: Start, tmp_path: Path, module: s
         assert run.wait_gone(5)
     late = worker(module, _order(module, tmp_path), target=known)
     assert "has ended" in late.answer["error"]
+
+
+def test_a_duration_that_is_over_before_the_worker_is_there_is_told_so(tmp_path: Path) -> None:
+    """The kernel ends it at its deadline, so it can say nothing itself."""
+    soon = clock.now() + 10_000_000
+    order = {"module": "load", "deadline": soon, "spec": {"deadline": soon, "count": 4}}
+    code = str(Path(worker_change.__file__).parents[2])
+    with pytest.raises(ApplyFailed, match="duration was over before worker load") as refused:
+        worker_change.start(code, "faultline:late:0", order, 10.0)
+    assert "longer" in refused.value.hint
