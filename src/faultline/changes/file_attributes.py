@@ -28,7 +28,7 @@ class FileAttributes(Kind):
         where, name = sidecar.split(spec["path"])
         with Folder.open(where, ctx) as folder:
             sidecar.changeable(folder, ctx)
-            info, same = sidecar.regular(folder, name)
+            info, same = sidecar.regular(folder, name, ctx)
             sidecar.refuse_claimed(folder, name, ctx)
             mode = stat.S_IMODE(info.st_mode)
             if mode == spec["mode"]:

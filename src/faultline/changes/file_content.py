@@ -69,7 +69,7 @@ class FileContent(Kind):
         where, name = sidecar.split(spec["path"])
         with Folder.open(where, ctx) as folder:
             sidecar.changeable(folder, ctx)
-            info, same = sidecar.regular(folder, name)
+            info, same = sidecar.regular(folder, name, ctx)
             sidecar.refuse_claimed(folder, name, ctx)
             _check_size(spec, info.st_size, filesystem.space(folder.fd).free)
             fd = files.open_regular(folder.fd, name, os.O_RDWR)

@@ -66,7 +66,7 @@ class FileLines(Kind):
         where, name = sidecar.split(spec["path"])
         with Folder.open(where, ctx) as folder:
             sidecar.changeable(folder, ctx)
-            info, same = sidecar.regular(folder, name)
+            info, same = sidecar.regular(folder, name, ctx)
             sidecar.refuse_claimed(folder, name, ctx)
             if filesystem.space(folder.fd).free < 1 << 20:
                 raise Refused(f"{folder.path} is full: no line can be appended")

@@ -34,7 +34,7 @@ class FileMoved(Kind):
         where, name = sidecar.split(spec["path"])
         with Folder.open(where, ctx) as folder:
             sidecar.changeable(folder, ctx)
-            _, same = sidecar.regular(folder, name)
+            _, same = sidecar.regular(folder, name, ctx)
             sidecar.refuse_claimed(folder, name, ctx)
             prior = {**same, "folder": folder.identity(), "names": [name]}
             if not spec["to"]:

@@ -13,6 +13,7 @@ can put anything under any name, also a device that does harm by being opened.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -221,9 +222,29 @@ def split(path: str) -> tuple[str, str]:
     return folder, name
 
 
-def regular(folder: Folder, name: str) -> tuple[os.stat_result, Data]:
+def _lift(folder: Folder, name: str, ctx: Context) -> None:
+    """Have a file of a lower layer copied into the upper one, as its first change would.
+
+    Its inode is another one from then on, so it must not be remembered before. Times set to what
+    they are do it without a write, also for a program that is running.
+    """
+    if filesystem.type_of_fd(folder.fd, _pid(ctx)) != "overlay":
+        return
+    handle = folder.open_file(name, os.O_PATH)
+    try:
+        info = os.fstat(handle)
+        if stat.S_ISREG(info.st_mode):
+            times = (info.st_atime_ns, info.st_mtime_ns)
+            os.utime(f"/proc/self/fd/{handle}", ns=times)
+    finally:
+        os.close(handle)
+
+
+def regular(folder: Folder, name: str, ctx: Context) -> tuple[os.stat_result, Data]:
     """Status and identity of a plain file that may be changed; TargetGone, Refused, Unsupported."""
     path = folder.join(name)
+    with contextlib.suppress(FileNotFoundError, PermissionError):  # told below, where it counts
+        _lift(folder, name, ctx)
     try:
         handle = folder.open_file(name, os.O_PATH)
     except FileNotFoundError as error:
