@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import Any
 
 from faultline.changes.model import MARK, Change
 from faultline.errors import InvalidParameter, Refused
 from faultline.injection import guards
-from faultline.kernel import procfs
+from faultline.kernel import cgroup_limits, cpustat, procfs
 from faultline.kernel.cgroup import Group
 from faultline.places.model import Place
 from faultline.workers.join import group_to
@@ -20,6 +21,16 @@ def joined(place: Place, *more: str) -> list[str]:
     worker is in the caller's already.
     """
     return [str(group.folder) for group in place.groups(*_CHARGING, *more)]
+
+
+def usable_cores(place: Place) -> list[int]:
+    """The cores that are online and that the target may use."""
+    online = cpustat.online_cores()
+    groups = place.groups("cpuset")
+    if not groups:
+        return online
+    allowed = cgroup_limits.allowed_cores(groups[0])
+    return [core for core in online if core in allowed] if allowed else online
 
 
 def limited(place: Place, controller: str) -> Group:
@@ -58,7 +69,7 @@ def _is_worker(process: procfs.Process) -> bool:
     return any(argument.startswith(f"{MARK}:") for argument in process.cmdline)
 
 
-def value(group: Group, file: str, text: str, initially: str = "", **more: object) -> list[Change]:
+def value(group: Group, file: str, text: str, initially: str = "", **more: Any) -> list[Change]:
     """The changes that write into a file of a group, and let it have that file where version 2 does
     not hand its controller down yet; it reads `initially` then.
     """

@@ -75,6 +75,24 @@ def cpu_usage(group: Group) -> int:
     raise FileNotFoundError(2, "cpu.stat has no usage", str(group.folder))
 
 
+@dataclass(frozen=True, slots=True)
+class Throttled:
+    """How often, and for how many nanoseconds, tasks of a group had to wait for their quota."""
+
+    times: int
+    waited: int
+
+
+def cpu_throttled(group: Group) -> Throttled:
+    """What the quota of this group has done so far; `group` is of the cpu controller."""
+    found: dict[str, int] = {}
+    for line in group.read("cpu.stat").splitlines():
+        name, value = line.split()
+        found[name] = int(value)
+    waited = found.get("throttled_time", 1000 * found.get("throttled_usec", 0))
+    return Throttled(found.get("nr_throttled", 0), waited)
+
+
 def allowed_cores(group: Group) -> list[int]:
     """The cores that tasks of this group may run on; `group` is of the cpuset controller.
 

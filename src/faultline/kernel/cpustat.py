@@ -78,6 +78,15 @@ def used_between(
     return total.percent
 
 
+def context_switches() -> int:
+    """How often the kernel has switched between tasks since boot, on all cores."""
+    for line in (PROC / "stat").read_text().splitlines():
+        name, _, value = line.partition(" ")
+        if name == "ctxt":
+            return int(value)
+    return 0
+
+
 def load_average() -> LoadAverage:
     """The load averages; they count runnable tasks and those in uninterruptible sleep."""
     one, five, fifteen, tasks, _ = (PROC / "loadavg").read_text().split()

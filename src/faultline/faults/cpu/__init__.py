@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from faultline.faults.cpu.burn import CpuBurn
-from faultline.faults.cpu.tasks import CpuLoad
+from faultline.faults.cpu.tasks import CpuLoad, CpuSwitch
+from faultline.faults.cpu.throttle import CpuThrottle
 
-__all__ = ["CpuBurn", "CpuLoad"]
+__all__ = ["CpuBurn", "CpuLoad", "CpuSwitch", "CpuThrottle"]

@@ -15,7 +15,7 @@ from faultline.api.params import Params
 from faultline.api.quantities import Between, Flag, Percent
 from faultline.changes.model import Change, Record, mark
 from faultline.errors import InvalidParameter, Unsupported
-from faultline.injection.group_target import joined
+from faultline.injection.group_target import joined, usable_cores
 from faultline.injection.model import Ending, Fault
 from faultline.injection.reading import Effect, Reading, mean_is
 from faultline.kernel import cgroup, cgroup_limits, cpustat, procfs
@@ -100,7 +100,7 @@ class CpuBurn(Fault[BurnParams]):
     example: ClassVar[dict[str, str]] = {"percent": "60%"}
 
     def plan(self, place: Place, params: BurnParams) -> list[Change]:
-        usable = _usable(place)
+        usable = usable_cores(place)
         order: dict[str, Any] = {
             "percent": float(params.percent),
             "join": joined(place, "cpuset"),
@@ -176,16 +176,6 @@ def _denominator(order: dict[str, Any]) -> str:
         return f"core {cores[0]}"
     named = f"cores {cpustat.format_cores(cores)}"
     return f"each of {named}" if order["scope"] == "cores" else f"{named} together"
-
-
-def _usable(place: Place) -> list[int]:
-    """The cores that are online and that the target may use."""
-    online = cpustat.online_cores()
-    groups = place.groups("cpuset")
-    if not groups:
-        return online
-    allowed = cgroup_limits.allowed_cores(groups[0])
-    return [core for core in online if core in allowed] if allowed else online
 
 
 def _chosen(params: BurnParams, usable: list[int]) -> list[int]:
