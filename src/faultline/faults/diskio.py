@@ -58,7 +58,7 @@ class BurnParams(Params):
     """How many requests there are at once."""
     rate: Annotated[ByteRate | None, Between("4KiB/s", "1TiB/s"), Flag("r")] = None
     """How much to transfer in a second; without it as fast as it goes."""
-    amount: Annotated[Size | None, Between("4KiB", "1PiB"), Flag("a")] = None
+    amount: Annotated[Size | None, Between("4KiB", "1024TiB"), Flag("a")] = None
     """How much to transfer altogether and then rest; without it until the end."""
 
     @property
