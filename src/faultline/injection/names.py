@@ -39,6 +39,7 @@ _ANYWHERE = ("192.0.2.53", "2001:db8::53")  # ranges for documentation: only the
 _ROUNDS = 3  # measurements of a wait before it is said to be wrong
 _FEW, _MANY = 3, 200  # queries for a certain effect, and for a share
 _QUIET = 0.7  # seconds after which no answer is expected any more
+_TELLS = 0.06  # seconds after which the worker has told what it counted
 _FLOOR = 5_000_000  # ns: a delay is right within 5 % or this
 _BIND_TO_DEVICE = 25
 
@@ -198,6 +199,7 @@ def observe(place: Place, wish: Wish, record: Record) -> Reading:
 
     A wait is measured again when the host was too busy to tell.
     """
+    time.sleep(_TELLS)
     before = _counted(record)
     for _ in range(_ROUNDS - 1):
         reading = _judge(wish, _asked(place, wish, record), before)
@@ -275,7 +277,7 @@ def _look(nl: Netlink, place: Place, wish: Wish, step: Step, told: _Told) -> Non
     reached = _figures(step).get("probes", 0)
     patience = _QUIET + wish.does.get("delay", 0) / 1e9
     answers = _ask(device, servers[0], wish, count, patience)
-    time.sleep(0.06)  # the worker tells what it counted forty times in a second
+    time.sleep(_TELLS)
     if not answers and _figures(step).get("probes", 0) == reached:
         told.silent.append(f"no query of ours got as far as the filter on {device}")
         return

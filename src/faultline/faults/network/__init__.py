@@ -9,6 +9,7 @@ one after the other.
 from __future__ import annotations
 
 from faultline.faults.network.device import NetworkDown, NetworkOccupy
+from faultline.faults.network.flood import NetworkFlood
 from faultline.faults.network.packets import (
     NetworkCorrupt,
     NetworkDelay,
@@ -25,6 +26,7 @@ __all__ = [
     "NetworkDelay",
     "NetworkDown",
     "NetworkDuplicate",
+    "NetworkFlood",
     "NetworkLimit",
     "NetworkLoss",
     "NetworkOccupy",
