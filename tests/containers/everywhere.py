@@ -7,13 +7,13 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.cli.command import Cli
-from tests.containers.grounds import NOTES, Runtime, until
+from tests.containers.grounds import NOTES, NotStarted, Runtime, prepared, until
 
 from faultline.changes.model import End, Record, State
 from faultline.errors import Protected, Refused, TargetGone
@@ -27,13 +27,22 @@ from faultline.places.model import Place
 from faultline.units import Duration
 
 IMAGES = pytest.mark.parametrize("image", ["box", "one"])
-LOSS = {"interface": "lo", "percent": "100%"}
+LOSS: dict[str, Any] = {"interface": "lo", "percent": "100%"}
 RESOURCES: list[tuple[str, dict[str, Any]]] = [
     ("cpu.burn", {"percent": "20%"}),
     ("memory.fill", {"bytes": "24MiB"}),
     ("file.append", {"path": "/notes", "content": "written by a fault"}),
     ("disk.fill", {"folder": "/", "bytes": "4MiB"}),
 ]
+
+
+def standing(kind: type[Runtime]) -> Iterator[Runtime]:
+    """The runtime of a module, which is skipped where it does not start."""
+    try:
+        with prepared(kind) as made:
+            yield made
+    except NotStarted as why:
+        pytest.skip(str(why))
 
 
 def order(

@@ -19,10 +19,8 @@ import tarfile
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
-
-import pytest
 
 from faultline.kernel import mounts
 
@@ -37,10 +35,14 @@ NOTES = "as it was\n"
 Command = tuple[str, ...]
 
 
-def done(*words: object, **more: object) -> str:
+class NotStarted(Exception):
+    """A daemon does not come up on this machine; says what it said."""
+
+
+def done(*words: object) -> str:
     """Run a command that has to succeed; what it printed."""
     text = list(map(str, words))
-    told = subprocess.run(text, capture_output=True, text=True, timeout=60, check=False, **more)  # type: ignore[call-overload]
+    told = subprocess.run(text, capture_output=True, text=True, timeout=60, check=False)
     assert told.returncode == 0, f"{text} ended with {told.returncode}: {told.stderr}"
     return told.stdout
 
@@ -159,7 +161,7 @@ class Runtime(ABC):
 
 
 def daemon(base: Path, ready: Path, *words: object) -> subprocess.Popen[bytes]:
-    """Start a daemon and wait for its socket; skips with the reason if it does not come up."""
+    """Start a daemon and wait for its socket; raises NotStarted."""
     log = base / "daemon.log"
     with log.open("wb") as out:
         process = subprocess.Popen(
@@ -172,7 +174,7 @@ def daemon(base: Path, ready: Path, *words: object) -> subprocess.Popen[bytes]:
             process.kill()
             process.wait()
             tail = log.read_text(errors="replace")[-600:]
-            pytest.skip(f"{words[0]} does not start on this machine: {tail}")
+            raise NotStarted(f"{words[0]} does not start on this machine: {tail}")
         time.sleep(0.05)
     return process
 
@@ -342,12 +344,13 @@ class Podman(Runtime):
         self.podman("rm", "-f", "-t", "0", name)
 
     def state(self, name: str) -> str:
-        words = ("ps", "-a", "--filter", f"name=^{name}$", "--format", "{{.State}}")
-        return self.podman(*words).strip().lower()
+        words = [*self._podman, "inspect", "--format", "{{.State.Status}}", name]
+        told = subprocess.run(words, capture_output=True, text=True, check=False)
+        return told.stdout.strip().lower()
 
 
 @contextlib.contextmanager
-def prepared(kind: type[Runtime]) -> Iterator[Runtime]:
+def prepared(kind: type[Runtime]) -> Generator[Runtime]:
     """A runtime with its standing containers; everything of it is gone afterwards."""
     before = SHARED.exists()
     # Short, since paths of sockets are: 108 bytes at most (unix(7)).

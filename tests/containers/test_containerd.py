@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from tests.containers.everywhere import Everywhere
-from tests.containers.grounds import Containerd, Runtime, prepared
+from tests.containers.everywhere import Everywhere, standing
+from tests.containers.grounds import Containerd, Runtime
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.needs_containerd]
 
 
 @pytest.fixture(scope="module")
 def runtime() -> Iterator[Runtime]:
-    with prepared(Containerd) as made:
-        yield made
+    yield from standing(Containerd)
 
 
 class TestContainerd(Everywhere):

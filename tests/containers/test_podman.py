@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from tests.containers.everywhere import Everywhere
-from tests.containers.grounds import Podman, Runtime, prepared
+from tests.containers.everywhere import Everywhere, standing
+from tests.containers.grounds import Podman, Runtime
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.needs_podman]
 
 
 @pytest.fixture(scope="module")
 def runtime() -> Iterator[Runtime]:
-    with prepared(Podman) as made:
-        yield made
+    yield from standing(Podman)
 
 
 class TestPodman(Everywhere):
