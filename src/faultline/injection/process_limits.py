@@ -42,7 +42,7 @@ def limit_change(process: procfs.Process, name: str, value: int | None) -> Chang
             f"{name} of {who} may be {hard} at most",
             hint="the hard limit of a process is not changed",
         )
-    guards.current().note(f"{name} of {who} is {attributes.words(name, [soft])} now")
+    guards.current().note(f"limit {name} of {who} is {attributes.words(name, [soft])} now")
     spec = {**identity(process), "attribute": f"limit {name}", "value": [wanted]}
     return Change("process_attribute", spec)
 

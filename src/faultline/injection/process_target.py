@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from faultline.api.params import Params
 from faultline.api.quantities import Between, Duration, Flag, text
 from faultline.changes.model import Change
-from faultline.errors import InvalidParameter, Refused, TargetGone
+from faultline.errors import InvalidParameter, Refused, TargetGone, UsageError
 from faultline.injection import guards
 from faultline.kernel import procfs
 from faultline.kernel.selection import Selection, check_pattern
@@ -81,7 +81,8 @@ class RestartParams(Params):
 def selection(params: ProcessParams, place: Place) -> Selection:
     """The parameters as what a search takes, narrowed to the members of the place.
 
-    Raises InvalidParameter for an unknown user, and where nothing says whom of the host is meant.
+    Raises InvalidParameter for an unknown user, UsageError where nothing says whom of the host is
+    meant.
     """
     tree = (0, 0) if place.is_host or place.group else (place.pid, place.start)
     found = Selection(
@@ -100,8 +101,10 @@ def selection(params: ProcessParams, place: Place) -> Selection:
             expected = "a container that it is the number in; on the host it is pid"
             raise InvalidParameter("inner_pid", params.inner_pid, expected)
         if not found.narrows:
-            expected = "one of pid, process, pattern, port or user, or a place that is not the host"
-            raise InvalidParameter("pid", params.pid, expected)
+            raise UsageError(
+                "nothing says which processes of this host are meant",
+                hint="expected one of pid, process, pattern, port and user, or another place",
+            )
     return found
 
 

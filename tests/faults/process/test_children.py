@@ -50,11 +50,11 @@ def test_a_storm_reaches_its_number_and_leaves_nobody(injector):
 
 def test_children_come_and_go_at_a_pace(injector):
     record = injector.inject(order("process.fork", count=200, interval="5ms", lifetime="200ms"))
-    first = {each.id for each in ours(record.uid) if each.name == "fl-child"}
+    parent = next(each.pid for each in ours(record.uid) if each.name == "fl-breed")
+    until(lambda: procfs.children(parent))
+    first = {each.id for each in procfs.children(parent)}
     until(lambda: not any(each.alive() for each in first))
-    later = {each.id for each in ours(record.uid) if each.name == "fl-child"}
-    assert later
-    assert not later & first
+    until(lambda: {each.id for each in procfs.children(parent)} - first)
     assert injector.observe(record.uid).effect is Effect.EFFECTIVE
     assert injector.recover(record.uid).end is End.RECOVERED
 

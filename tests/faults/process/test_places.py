@@ -13,7 +13,7 @@ import pytest
 
 from faultline.changes import keepers
 from faultline.changes.model import End
-from faultline.errors import InvalidParameter, Protected, TargetGone
+from faultline.errors import Protected, TargetGone, UsageError
 from faultline.injection import guards, scratch, trial
 from faultline.injection.injector import Injector
 from faultline.injection.plan import Order
@@ -88,7 +88,7 @@ def test_killing_again_reads_the_members_again(injector, start, tmp_path):
 
 def test_a_host_needs_to_be_told_who_is_meant(injector):
     for fault in ("process.kill", "process.stop", "process.crash"):
-        with pytest.raises(InvalidParameter, match="one of pid, process"):
+        with pytest.raises(UsageError, match="nothing says which"):
             injector.plan(Order(fault, {}, Duration.parse("5s")))
 
 

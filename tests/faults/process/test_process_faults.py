@@ -169,7 +169,6 @@ def test_nobody_who_merely_quotes_the_pattern_is_hit(injector, tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "field"),
     [
-        ({}, "pid"),
         ({"inner_pid": 5}, "inner_pid"),
         ({"pid": 0}, "pid"),
         ({"pid": 1, "signal": "NOPE"}, "signal"),

@@ -31,6 +31,7 @@ from faultline.workers.join import group_from, group_to
 _FILE = 320  # bytes of kernel memory that one open file takes
 _TASK = 48 << 10  # bytes that one task takes
 _SPARE = 4096  # open files of the host that are left to everybody else
+_BEYOND = 128
 _NEAR = 0.01  # the share of a table by which it may be off: it is counted by processor
 _READY = 120.0  # seconds that filling may take
 _TRY = 0.6  # seconds in which somebody tries once more
@@ -105,6 +106,8 @@ class KernelFdfull(Fault[FdfullParams]):
             left = max(0, limit - now - more)
             guards.current().refuse("host-files", f"everybody but root has {left} files left")
         guards.current().note(f"{now} of {limit} files are open; {more} are added")
+        if level >= limit:  # root goes beyond, so that what others close makes no room
+            level += _BEYOND
         order = {"count": more} if params.count is not None else {"level": level}
         what = f"hold {more} open files"
         spec = {"module": "hold_files", "spec": order, "what": what, "ready": _READY}
@@ -128,7 +131,7 @@ class KernelFdfull(Fault[FdfullParams]):
             asked, good = f"{order['count']} files of ours", told.get("held") == order["count"]
             values["asked"] = float(order["count"])
         else:
-            asked = f"{order['level']} of {limit} files open"
+            asked = f"{min(order['level'], limit)} of {limit} files open"
             values["asked"] = float(order["level"])
             good = now >= order["level"] - _NEAR * limit
             if order["level"] >= limit and tries:
