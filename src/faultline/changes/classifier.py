@@ -39,6 +39,8 @@ def match_from(data: Data) -> Match:
     return Match(
         protocols=tuple(data.get("protocols", ())),
         exclude=bool(data.get("exclude", False)),
+        flags=int(data.get("flags", 0)),
+        no_flags=int(data.get("no_flags", 0)),
         **lists,
         **ranges,
     )

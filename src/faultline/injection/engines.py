@@ -43,6 +43,8 @@ class Form:
     rate: int = 0
     burst: int = 0
     backlog: int = 0
+    peak: int = 0
+    min_burst: int = 0
     loss: float = 0.0
     duplicate: float = 0.0
     corrupt: float = 0.0
@@ -51,7 +53,7 @@ class Form:
     @property
     def longest(self) -> float:
         """Seconds that a packet can be held by the delay alone."""
-        spread = self.jitter * (4 if self.distribution == "normal" else 1)
+        spread = self.jitter * (1 if self.distribution == "uniform" else 4)
         return (self.delay + spread) / 1e9
 
 
@@ -175,15 +177,24 @@ def redirect() -> dict[str, Any]:
     return {**action_to(Action(ActionKind.REDIRECT, target=1)), "target": 0}
 
 
+def _bucket(form: Form) -> Tbf:
+    return Tbf(form.rate, form.burst, form.backlog, form.peak, form.min_burst)
+
+
 def _shape(form: Form, have: frozenset[str]) -> Shape | None:
     """The kernel's own queue for a form, or None where it has none that can do it."""
     if "netem" not in have:
         only_rate = form.rate and form == Form(
-            form.words, rate=form.rate, burst=form.burst, backlog=form.backlog
+            form.words,
+            rate=form.rate,
+            burst=form.burst,
+            backlog=form.backlog,
+            peak=form.peak,
+            min_burst=form.min_burst,
         )
-        return Tbf(form.rate, form.burst, form.backlog) if only_rate and "tbf" in have else None
+        return _bucket(form) if only_rate and "tbf" in have else None
     if form.rate and not form.delay and "tbf" in have:
-        return Tbf(form.rate, form.burst, form.backlog)
+        return _bucket(form)
     return Netem(
         delay=form.delay,
         jitter=form.jitter,
@@ -219,6 +230,8 @@ def _by_worker(aim: Aim, form: Form, have: frozenset[str], index: int) -> list[C
         "rate": form.rate,
         "burst": form.burst,
         "backlog": form.backlog,
+        "peak": form.peak,
+        "min_burst": form.min_burst,
         "loss": form.loss,
         "loss_correlation": form.correlation if form.loss else 0.0,
         "duplicate": form.duplicate,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import BeforeValidator, Field
@@ -21,7 +21,7 @@ from faultline.changes.model import Change
 from faultline.errors import InvalidParameter, TargetGone, Unsupported
 from faultline.injection import guards
 from faultline.kernel import link, procnet, route
-from faultline.kernel.match import Match
+from faultline.kernel.match import TCP_FLAGS, Match
 from faultline.kernel.netlink import Netlink
 from faultline.kernel.tc import Direction
 from faultline.places.model import Place
@@ -59,6 +59,8 @@ class PacketParams(Params):
     """Destination ports or ranges."""
     protocol: Annotated[Literal["all", "tcp", "udp", "icmp", "sctp"], Flag("P")] = "all"
     """Only packets of this protocol; icmp means ICMPv6 too."""
+    tcp_flags: Names = Field(default_factory=list[str])
+    """Only TCP segments with these flags set, or with ! before it clear: `syn,!ack`."""
     exclude: Annotated[bool, Flag("x")] = False
     """Turn the choice round: hit everything but what matches."""
     engine: Literal["auto", "ebpf", "netem", "packets"] = "auto"
@@ -106,6 +108,19 @@ def ports(field: str, values: list[str]) -> tuple[tuple[int, int], ...]:
             raise InvalidParameter(field, value, "a port or a range such as 8000-8100, 1 to 65535")
         found.append((low, high))
     return tuple(found)
+
+
+def flags(values: list[str]) -> tuple[int, int]:
+    """The flags of TCP that must be set and those that must be clear; raises InvalidParameter."""
+    found = {True: 0, False: 0}
+    for value in values:
+        name = value.lower().removeprefix("!").strip()
+        if name not in TCP_FLAGS:
+            raise InvalidParameter("tcp_flags", value, f"any of {', '.join(TCP_FLAGS)}, or !syn")
+        found[not value.startswith("!")] |= TCP_FLAGS[name]
+    if found[True] & found[False]:
+        raise InvalidParameter("tcp_flags", values, "no flag that is to be both set and clear")
+    return found[True], found[False]
 
 
 def addresses(field: str, values: list[str]) -> tuple[tuple[str, ...] | None, list[str]]:
@@ -167,6 +182,9 @@ def aims(params: PacketParams) -> list[Aim]:
     """Where the filters go: one for each direction."""
     destinations, destination_names = addresses("destination", params.destination)
     sources, source_names = addresses("source", params.source)
+    wanted, unwanted = flags(params.tcp_flags)
+    if params.tcp_flags and params.protocol not in ("all", "tcp"):
+        raise InvalidParameter("tcp_flags", params.tcp_flags, f"none: {params.protocol} has none")
     match = Match(
         protocols=() if params.protocol == "all" else (params.protocol,),
         sources=sources,
@@ -174,6 +192,8 @@ def aims(params: PacketParams) -> list[Aim]:
         source_ports=ports("source_port", params.source_port),
         destination_ports=ports("destination_port", params.destination_port),
         exclude=params.exclude,
+        flags=wanted,
+        no_flags=unwanted,
     )
     names = {"sources": source_names, "destinations": destination_names}
     with Netlink.open() as nl:
@@ -192,13 +212,13 @@ def aims(params: PacketParams) -> list[Aim]:
 
 
 def _swap(match: Match) -> Match:
-    return Match(
-        protocols=match.protocols,
+    """The same conversation seen from the other side."""
+    return replace(
+        match,
         sources=match.destinations,
         destinations=match.sources,
         source_ports=match.destination_ports,
         destination_ports=match.source_ports,
-        exclude=match.exclude,
     )
 
 

@@ -260,10 +260,27 @@ def overtaking(record: Record, words: str, asked: float, latency: int) -> Readin
     return Reading(Effect.INEFFECTIVE, text, measured, method, f"{early} of {n}", values)
 
 
-def rate(record: Record, words: str, asked: int) -> Reading:
-    """Bits per second at which probes leave a hop that is offered more, against `asked`."""
+def rate(record: Record, words: str, asked: int, burst: int = 0) -> Reading:
+    """Bits per second at which probes leave a hop that is offered more, against `asked`.
+
+    The first `burst` bytes do not count, which pass at once. Tried again when the host was too busy
+    to tell.
+    """
+    for _ in range(ROUNDS - 1):
+        reading = _rate(record, words, asked, burst)
+        if reading.effect is not Effect.INEFFECTIVE:
+            return reading
+    return _rate(record, words, asked, burst)
+
+
+def _rate(record: Record, words: str, asked: int, burst: int) -> Reading:
     size = FULL + _HEADERS
-    count = max(40, min(MANY, asked // (8 * size * 2)))  # half a second's worth
+    first = burst // size + 1
+    if first > MANY - FEW:
+        reason = f"the burst alone takes {first} probes; {MANY} are possible"
+        return Reading.unmeasured(words, PROBES, reason)
+    # Half a second's worth.
+    count = min(MANY, first + max(40, asked // (8 * size * 2)))
     measured: list[float] = []
     offered = 0.0
     ways, method = _crossings(record, count)
@@ -271,7 +288,7 @@ def rate(record: Record, words: str, asked: int) -> Reading:
         if len(entered) > 5:
             span = (entered[-1] - entered[0]) / 1e9
             offered = max(offered, (len(entered) - 1) * size * 8 / span)
-        tail = left[len(left) // 2 :]  # what had no token waiting for it
+        tail = left[max(len(left) // 2, first) :]  # what had no token waiting for it
         if len(tail) > 5 and tail[-1] > tail[0]:
             measured.append((len(tail) - 1) * size * 8 / ((tail[-1] - tail[0]) / 1e9))
     if not measured:

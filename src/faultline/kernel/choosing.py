@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from faultline.kernel.assembler import DW, R0, R1, R2, R3, R6, R7, R9, R10, H, W
+from faultline.kernel.assembler import DW, R0, R1, R2, R3, R6, R7, R9, R10, B, H, W
 from faultline.kernel.headers import (
     BOOT_NS,
     DESTINATION,
     EXEMPTED,
+    FRAGMENT,
     HAS_PORTS,
     HIT,
     HIT_BYTES,
@@ -21,6 +22,7 @@ from faultline.kernel.headers import (
     PROBE,
     PROBE_BLOCK,
     PROTO,
+    SCRATCH,
     SKB_MARK,
     SKB_TC_INDEX,
     SLOT_BITS,
@@ -141,6 +143,8 @@ class Choosing(HeaderReader):
         for wanted, at in ranges:
             if wanted:
                 self._port_ranges(wanted, at, no)
+        if self.match.flags or self.match.no_flags:
+            self._flags(no)
         keys = (self.maps.sources, SOURCE), (self.maps.destinations, DESTINATION)
         for fd, key in keys:
             if fd >= 0:
@@ -152,6 +156,17 @@ class Choosing(HeaderReader):
         a.mov(R1, 0)  # a plain jump would leave code that nothing reaches when all is excluded
         a.jump("eq", R1, 0, yes)
         a.label("matched")
+
+    def _flags(self, no: str) -> None:
+        """Only TCP headers with these flags set and those clear."""
+        a = self.asm
+        for slot, wanted in ((PROTO, 6), (FRAGMENT, 0)):
+            a.load(DW, R1, R10, slot)
+            a.jump("ne", R1, wanted, no)
+        self.fetch(R7, SCRATCH, 1, no, plus=13)
+        a.load(B, R1, R10, SCRATCH)
+        a.alu("and", R1, self.match.flags | self.match.no_flags)
+        a.jump("ne", R1, self.match.flags, no)
 
     def _port_ranges(self, ranges: tuple[tuple[int, int], ...], at: int, no: str) -> None:
         a = self.asm

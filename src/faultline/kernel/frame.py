@@ -44,6 +44,7 @@ class Packet(NamedTuple):
     end: int  # offset behind the last byte of the IP packet; padding may follow
     fragment: bool  # a part of a packet, the first one or a later one
     neighbour: bool  # IPv6 neighbour discovery (RFC 4861), which no fault may touch
+    flags: int = 0  # of TCP; 0 of others and where the header is not there
 
 
 def parse(frame: bytes, at: int = 0) -> Packet | None:
@@ -84,6 +85,7 @@ def _ipv4(frame: bytes, start: int) -> Packet | None:
         min(end, len(frame)),
         bool(piece & 0x3FFF),
         False,
+        0 if later else _flags(frame, protocol, transport),
     )
 
 
@@ -112,7 +114,12 @@ def _ipv6(frame: bytes, start: int) -> Packet:
         min(end, len(frame)) if end > start + 40 else len(frame),
         fragment,
         protocol == ICMPV6 and transport < len(frame) and frame[transport] in _NEIGHBOUR,
+        0 if later else _flags(frame, protocol, transport),
     )
+
+
+def _flags(frame: bytes, protocol: int, transport: int) -> int:
+    return frame[transport + 13] if protocol == TCP and len(frame) > transport + 13 else 0
 
 
 def _ports(frame: bytes, protocol: int, transport: int) -> tuple[int, int] | None:

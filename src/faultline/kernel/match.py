@@ -12,6 +12,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
+TCP_FLAGS = {
+    name: 1 << bit
+    for bit, name in enumerate(("fin", "syn", "rst", "psh", "ack", "urg", "ece", "cwr"))
+}
 PROTOCOLS = {"tcp": (6,), "udp": (17,), "icmp": (1, 58), "sctp": (132,)}
 MAX_RANGES = 64
 
@@ -51,8 +55,9 @@ class Match:
     `sources` and `destinations` are networks or addresses of both families, compared with the
     packet as it is on the device (nothing is translated). None is any address; an empty tuple is
     none, which is what a name without addresses means. Port ranges include both ends; a packet
-    without ports (ICMP, a later fragment) never matches a port. `exclude` turns the whole answer
-    round: everything but.
+    without ports (ICMP, a later fragment) never matches a port. `flags` must all be set in the TCP
+    header, `no_flags` must all be clear; only TCP has them. `exclude` turns the whole answer round:
+    everything but.
     """
 
     protocols: tuple[str, ...] = ()
@@ -61,6 +66,8 @@ class Match:
     source_ports: tuple[tuple[int, int], ...] = ()
     destination_ports: tuple[tuple[int, int], ...] = ()
     exclude: bool = False
+    flags: int = 0
+    no_flags: int = 0
 
     def __post_init__(self) -> None:
         for protocol in self.protocols:
@@ -72,6 +79,8 @@ class Match:
             for first, last in ranges:
                 if not 0 <= first <= last <= 65535:
                     raise ValueError(f"ports {first}-{last}: expected 0 <= first <= last <= 65535")
+        if not 0 <= self.flags <= 0xFF or not 0 <= self.no_flags <= 0xFF:
+            raise ValueError("the flags of TCP are eight bits")
         for network in (*(self.sources or ()), *(self.destinations or ())):
             network_key(network)
 

@@ -29,6 +29,7 @@ class Headers:
     destination: str
     source_port: int = 0
     destination_port: int = 0
+    flags: int = 0  # of TCP
 
     @property
     def version(self) -> int:
@@ -43,6 +44,10 @@ def matches(match: Match, packet: Headers) -> bool:
 def _plainly(match: Match, packet: Headers) -> bool:
     if match.numbers and packet.protocol not in match.numbers:
         return False
+    if match.flags or match.no_flags:
+        looked_at = match.flags | match.no_flags
+        if packet.protocol != 6 or packet.flags & looked_at != match.flags:
+            return False
     for ranges, port in (
         (match.source_ports, packet.source_port),
         (match.destination_ports, packet.destination_port),
@@ -85,6 +90,9 @@ def example(match: Match, direction: Direction, exempt: tuple[Exempt, ...] = ())
 
 
 def _candidates(match: Match) -> Iterator[Headers]:
+    flags = match.flags
+    if match.exclude and (match.flags or match.no_flags):
+        flags = match.flags ^ 0xFF & (match.flags | match.no_flags)
     numbers = dict.fromkeys((*match.numbers, 17, 6, 1, 58))
     sources, destinations = _addresses(match.sources), _addresses(match.destinations)
     source_ports, destination_ports = _ports(match.source_ports), _ports(match.destination_ports)
@@ -96,7 +104,8 @@ def _candidates(match: Match) -> Iterator[Headers]:
             yield Headers(number, source, destination)
             continue
         for source_port, destination_port in product(source_ports, destination_ports):
-            yield Headers(number, source, destination, source_port, destination_port)
+            told = flags if number == 6 else 0
+            yield Headers(number, source, destination, source_port, destination_port, told)
 
 
 def _addresses(networks: tuple[str, ...] | None) -> list[str]:

@@ -89,7 +89,7 @@ def _transport(headers: Headers, payload: int) -> bytes:
     if headers.protocol == 17:
         return ports + struct.pack(">HH", 8 + payload, 0)
     if headers.protocol == 6:
-        return ports + struct.pack(">IIBBHHH", 0, 0, 5 << 4, 0, 0, 0, 0)
+        return ports + struct.pack(">IIBBHHH", 0, 0, 5 << 4, headers.flags, 0, 0, 0)
     if headers.protocol in (1, 58):
         return bytes((8 if headers.protocol == 1 else 128, 0, 0, 0, 0, 0, 0, 0))
     return ports + bytes(8)

@@ -17,7 +17,7 @@ DISTRIBUTIONS = ("uniform", "normal", "pareto", "paretonormal")
 
 _CORRELATION, _DELAY_DIST, _REORDER, _CORRUPT, _RATE = 1, 2, 3, 4, 6
 _RATE64, _LATENCY64, _JITTER64 = 8, 10, 11
-_TBF_PARMS, _TBF_RATE64, _TBF_BURST = 1, 4, 6
+_TBF_PARMS, _TBF_RATE64, _TBF_PRATE64, _TBF_BURST, _TBF_PBURST = 1, 4, 5, 6, 7
 _TABLE, _SCALE, _LARGEST = 4096, 8192, 32767
 _TICK = 64
 _U32 = 0xFFFFFFFF
@@ -103,18 +103,23 @@ class Tbf:
     """A token bucket: a rate and nothing else. Large sends are cut into packets by the kernel.
 
     `burst` (bytes) may pass at once, `limit` (bytes) wait; 0 chooses the smallest burst that keeps
-    the rate and a queue of 400 ms.
+    the rate and a queue of 400 ms. A burst passes at the rate of `peak`, of which `peak_burst`
+    bytes (0: one packet) may pass at once; 0 is as fast as it comes.
     """
 
     rate: int
     burst: int = 0
     limit: int = 0
+    peak: int = 0
+    peak_burst: int = 0
 
     kind = "tbf"
 
     def __post_init__(self) -> None:
         if self.rate < 8:
             raise ValueError(f"rate {self.rate}: at least 8 bits per second")
+        if self.peak and self.peak <= self.rate:
+            raise ValueError(f"peak {self.peak}: more than the rate, {self.rate}")
 
     def options(self, packet_bytes: int) -> bytes:
         octets = self.rate // 8
@@ -122,13 +127,19 @@ class Tbf:
         burst = self.burst or max(whole, octets // 50)
         limit = self.limit or max(4 * whole, round(octets * _QUEUE_SECONDS))
         rate = struct.pack("=BBHhHI", 0, _LINKLAYER_ETHERNET, 0, 0, 0, min(octets, _U32))
-        parms = rate + bytes(12) + struct.pack("=III", min(limit, _U32), 0, 0)
+        most = self.peak // 8
+        peak = struct.pack("=BBHhHI", 0, _LINKLAYER_ETHERNET, 0, 0, 0, min(most, _U32))
+        parms = rate + (peak if most else bytes(12)) + struct.pack("=III", min(limit, _U32), 0, 0)
         parts = [
             netlink.attribute(_TBF_PARMS, parms),
             netlink.u32(_TBF_BURST, min(burst, _U32)),
         ]
         if octets > _U32:
             parts.append(netlink.u64(_TBF_RATE64, octets))
+        if most:
+            parts.append(netlink.u32(_TBF_PBURST, min(self.peak_burst or whole, _U32)))
+        if most > _U32:
+            parts.append(netlink.u64(_TBF_PRATE64, most))
         return b"".join(parts)
 
 

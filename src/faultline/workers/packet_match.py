@@ -37,6 +37,8 @@ def read_match(document: Mapping[str, Any]) -> tuple[Match, tuple[Exempt, ...]]:
             source_ports=_ranges(document.get("source_ports") or ()),
             destination_ports=_ranges(document.get("destination_ports") or ()),
             exclude=bool(document.get("exclude", False)),
+            flags=int(document.get("flags", 0)),
+            no_flags=int(document.get("no_flags", 0)),
         )
         exempt = tuple(Exempt(**one) for one in document.get("exempt") or ())
         for one in exempt:
@@ -61,6 +63,7 @@ def compile_match(match: Match, exempt: Sequence[Exempt] = ()) -> Matcher:
     destination = _within(match.destinations)
     source_ports, destination_ports = match.source_ports, match.destination_ports
     wanted = not match.exclude
+    flags, looked_at = match.flags, match.flags | match.no_flags
     left_alone = [(address_bytes(one.remote), one.remote_port, one.local_port) for one in exempt]
 
     def matches(packet: frame.Packet | None) -> bool:
@@ -69,6 +72,7 @@ def compile_match(match: Match, exempt: Sequence[Exempt] = ()) -> Matcher:
         ports = packet.ports
         return wanted == (
             (not protocols or packet.protocol in protocols)
+            and (not looked_at or _has(packet, flags, looked_at))
             and (source is None or source(packet.source))
             and (destination is None or destination(packet.destination))
             and (not source_ports or (ports is not None and _inside(ports[0], source_ports)))
@@ -79,6 +83,14 @@ def compile_match(match: Match, exempt: Sequence[Exempt] = ()) -> Matcher:
         )
 
     return matches
+
+
+def _has(packet: frame.Packet, flags: int, looked_at: int) -> bool:
+    return (
+        packet.protocol == frame.TCP
+        and packet.ports is not None
+        and packet.flags & looked_at == flags
+    )
 
 
 def _inside(port: int, ranges: Sequence[tuple[int, int]]) -> bool:

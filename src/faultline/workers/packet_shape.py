@@ -45,6 +45,8 @@ class Shape:
     rate: int = 0  # bits per second on the wire, ethernet header included; 0: no limit
     burst: int = 0  # bytes that may leave at once after an idle time
     backlog: int = 0  # bytes that wait for their turn; 0: 400 ms of the rate, at least 64 KiB
+    peak: int = 0  # bits per second at which a burst leaves; 0: as fast as it comes
+    min_burst: int = 0  # bytes of it that may leave at once; 0: one packet
     loss: float = 0.0
     loss_correlation: float = 0.0
     duplicate: float = 0.0
@@ -171,6 +173,9 @@ class Wire:
         self._credit = self.time(shape.burst)
         self._limit = self.time(shape.backlog_limit)
         self._free = -(2**63)  # when the wire has sent everything that it was given
+        self._peak = shape.peak
+        self._peak_credit = shape.min_burst * 8 * _SECOND // shape.peak if shape.peak else 0
+        self._peak_free = -(2**63)  # the same at the peak rate
 
     def time(self, size: int) -> int:
         """Nanoseconds that so many bytes take."""
@@ -183,7 +188,13 @@ class Wire:
         if self._free - now > self._limit:
             return None
         self._free = max(self._free, now - self._credit) + self.time(size)
-        return max(now, self._free)
+        due = max(now, self._free)
+        if self._peak:
+            takes = size * 8 * _SECOND // self._peak
+            began = max(self._peak_free, due - max(self._peak_credit, takes))
+            self._peak_free = began + takes
+            due = max(due, self._peak_free)
+        return due
 
 
 class Held(NamedTuple):

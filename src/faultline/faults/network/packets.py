@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Annotated, ClassVar, Literal
 
 from faultline.api.quantities import Between, Duration, Flag, Percent, Rate, Size, text
-from faultline.changes.model import Record
+from faultline.changes.model import Change, Record
+from faultline.errors import InvalidParameter
 from faultline.injection import engines, traffic_reading
 from faultline.injection.packet_faults import FILTER, Classified, Held, HitParams
 from faultline.injection.packets import PacketParams
@@ -113,8 +114,8 @@ class ResetParams(PacketParams):
 
     direction: Annotated[Literal["out", "in", "both"], Flag("d")] = "both"
     """Segments that leave, that arrive, or both; `in` then has source and destination swapped."""
-    protocol: Annotated[Literal["tcp"], Flag("P")] = "tcp"
-    """Only TCP has resets."""
+    protocol: Annotated[Literal["all", "tcp", "udp", "icmp", "sctp"], Flag("P")] = "tcp"
+    """tcp: nothing else has resets."""
     percent: Annotated[Percent, Between("0.001%", "100%"), Flag("p")] = text("100%")
     """The share of the matching segments that is answered by a reset, at random."""
 
@@ -136,6 +137,11 @@ class NetworkReset(Classified[ResetParams]):
         "on devices without an Ethernet header."
     )
     example: ClassVar[dict[str, str]] = {"interface": "lo", "destination_port": "8099"}
+
+    def plan(self, place: Place, params: ResetParams) -> list[Change]:
+        if params.protocol != "tcp":
+            raise InvalidParameter("protocol", params.protocol, "tcp: nothing else has resets")
+        return super().plan(place, params)
 
     def action(self, params: ResetParams) -> Action:
         return Action(ActionKind.ANSWER, percent=float(params.percent), answer=str(Answer.REFUSED))
@@ -204,11 +210,12 @@ class DelayParams(PacketParams):
     latency: Annotated[Duration, Between("1us", "1h"), Flag("l")]
     """How long every matching packet waits."""
     jitter: Annotated[Duration, Between("0s", "1h"), Flag("j")] = text("0s")
-    """How far the wait varies: up to this much either way; with `normal` the standard deviation."""
+    """How far the wait varies: up to this much either way; if not uniform, the standard deviation.
+    """
     correlation: Annotated[Percent, Between("0%", "99%"), Flag("c")] = text("0%")
     """How much a packet's jitter depends on the one before."""
-    distribution: Literal["uniform", "normal"] = "uniform"
-    """How the jitter is spread."""
+    distribution: Literal["uniform", "normal", "pareto", "paretonormal"] = "uniform"
+    """How the jitter is spread; Pareto's is mostly short with a few long waits."""
 
 
 class NetworkDelay(Held[DelayParams]):
@@ -275,6 +282,11 @@ class LimitParams(PacketParams):
     """Bytes that may pass at once after a pause; chosen from the rate when not given."""
     backlog: Annotated[Size | None, Flag()] = None
     """Bytes that wait for their turn; more is dropped. Chosen from the rate when not given."""
+    peak: Annotated[Rate | None, Between("8kbit", "100gbit")] = None
+    """Bits per second at which a burst passes; as fast as it comes when not given."""
+    min_burst: Annotated[Size | None, Between("64B", "16MiB")] = None
+    """Bytes that may pass at once even at the peak rate; larger packets are dropped. One packet of
+    the device's largest size when not given."""
 
 
 class NetworkLimit(Held[LimitParams]):
@@ -292,7 +304,19 @@ class NetworkLimit(Held[LimitParams]):
             rate=int(params.rate),
             burst=int(params.burst or 0),
             backlog=int(params.backlog or 0),
+            peak=int(params.peak or 0),
+            min_burst=int(params.min_burst or 0),
         )
 
+    def plan(self, place: Place, params: LimitParams) -> list[Change]:
+        if params.peak is not None and params.peak <= params.rate:
+            raise InvalidParameter("peak", params.peak, f"more than the rate, {params.rate}")
+        if params.min_burst is not None and params.peak is None:
+            raise InvalidParameter("min_burst", params.min_burst, "a peak that it goes with")
+        return super().plan(place, params)
+
     def observe(self, place: Place, params: LimitParams, record: Record) -> Reading:
-        return traffic_reading.rate(record, f"{params.rate}/s", int(params.rate))
+        burst, peak = int(params.burst or 0), int(params.peak or 0)
+        if peak:  # while it passes, more is saved up
+            burst = burst * peak // (peak - int(params.rate))
+        return traffic_reading.rate(record, f"{params.rate}/s", int(params.rate), burst)
