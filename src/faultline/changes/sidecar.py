@@ -69,7 +69,7 @@ class Folder:
             if error.errno != errno.ELOOP:
                 raise
             raise Refused(f"the links in {path} lead nowhere") from error
-        return cls(real, fd, "" if root is None else walk.from_here(fd, _pid(ctx)))
+        return cls(real, fd, "" if root is None else walk.from_here(fd, real, _pid(ctx)))
 
     @classmethod
     def reopen(cls, known: Data, ctx: Context, nth: int = 0) -> Self:

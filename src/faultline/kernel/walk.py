@@ -74,31 +74,30 @@ def _link(root: int, done: list[str], part: str) -> str | None:
         os.close(folder)
 
 
-def from_here(fd: int, pid: int) -> str:
-    """A path from our own root to an open folder in the mounts of process `pid`; '' if none leads
+def from_here(fd: int, path: str, pid: int) -> str:
+    """A path from our own root to an open folder that is `path` for process `pid`; '' if none leads
     there.
 
     It is how the folder is found again when that process has ended: a volume of a container lies on
     a file system of the host. Each guess is opened and compared, so a wrong one does no harm.
     """
     wanted = os.fstat(fd)
-    for path in (os.readlink(f"/proc/self/fd/{fd}"), *_through_mounts(fd, pid)):
+    for guess in (os.readlink(f"/proc/self/fd/{fd}"), *_through_mounts(fd, path, pid)):
         try:
-            found = open_exactly(path, flags=os.O_PATH)
+            found = open_exactly(guess, flags=os.O_PATH)
         except OSError:  # no such folder here, or a link is on the way
             continue
         try:
             if os.path.samestat(os.fstat(found), wanted):
-                return path
+                return guess
         finally:
             os.close(found)
     return ""
 
 
-def _through_mounts(fd: int, pid: int) -> list[str]:
+def _through_mounts(fd: int, path: str, pid: int) -> list[str]:
     """Where the same file system is mounted here, with the folder's path in it."""
     theirs = mounts.mount_of_fd(fd, pid)
-    path = os.readlink(f"/proc/self/fd/{fd}")
     if theirs is None or not f"{path}/".startswith(f"{theirs.point}/".replace("//", "/")):
         return []
     inside = os.path.join(theirs.root, os.path.relpath(path, theirs.point)).removesuffix("/.")
