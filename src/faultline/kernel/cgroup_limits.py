@@ -167,3 +167,31 @@ def pids_limit(group: Group) -> tuple[int, Group] | None:
 def pids_current(group: Group) -> int:
     """How many tasks, each thread one, are in the group and those below."""
     return int(group.read("pids.current"))
+
+
+def _memory_stat(group: Group) -> dict[str, int]:
+    """The group's figures with those below it, by the names of version 2."""
+    found: dict[str, int] = {}
+    for line in group.read("memory.stat").splitlines():
+        name, value = line.split()
+        if group.version == 2 or name.startswith("total_"):
+            found[name.removeprefix("total_")] = int(value)
+    return found
+
+
+def memory_file_cache(group: Group) -> int:
+    """Bytes of page cache in the group that the kernel can take back by itself."""
+    stat = _memory_stat(group)
+    return stat.get("inactive_file", 0) + stat.get("active_file", 0)
+
+
+def memory_floor(group: Group, swap: int) -> int:
+    """Bytes that the kernel cannot take back without killing somebody, with so much swap free."""
+    stat = _memory_stat(group)
+    cache = stat.get("inactive_file", 0) + stat.get("active_file", 0)
+    anonymous = stat.get("inactive_anon", 0) + stat.get("active_anon", 0)
+    if group.version == 2 and group.has("memory.swap.max"):
+        text = group.read("memory.swap.max")
+        swap = swap if text == "max" else min(swap, int(text))
+    given_back = cache + stat.get("slab_reclaimable", 0) + min(swap, anonymous)
+    return max(0, memory_charge(group) - given_back)

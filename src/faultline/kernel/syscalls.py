@@ -43,6 +43,8 @@ _GENERIC: Final = {
     "ioprio_set": 30,
     "ioprio_get": 31,
     "capset": 91,
+    "swapon": 224,
+    "swapoff": 225,
 }
 _X86_64: Final = {
     "timer_create": 222,
@@ -64,6 +66,8 @@ _X86_64: Final = {
     "ioprio_set": 251,
     "ioprio_get": 252,
     "capset": 126,
+    "swapon": 167,
+    "swapoff": 168,
 }
 _SAME_EVERYWHERE: Final = {"openat2": 437, "pidfd_getfd": 438}
 _NUMBERS: Final = {"x86_64": _X86_64, "aarch64": _GENERIC, "riscv64": _GENERIC}
@@ -296,6 +300,21 @@ def ioprio_get(tid: int) -> int:
 def ioprio_set(tid: int, value: int) -> None:
     """Set it, in the same form."""
     _call("ioprio_set", 1, tid, value)
+
+
+def swapon(path: str, flags: int) -> None:
+    """Use a device or a file for swapping (swapon(2))."""
+    name = ctypes.create_string_buffer(os.fsencode(path))
+    _call("swapon", name, flags, about=path)
+
+
+def swapoff(path: str) -> None:
+    """Read everything back from it and use it no more; ENOMEM where that does not fit.
+
+    Takes as long as the reading does; a signal that ends this process leaves it in use.
+    """
+    name = ctypes.create_string_buffer(os.fsencode(path))
+    _call("swapoff", name, about=path, unlocked=True)
 
 
 def reboot(command: int) -> None:

@@ -3,5 +3,7 @@
 from __future__ import annotations
 
 from faultline.faults.memory.fill import MemoryFill, MemoryOom
+from faultline.faults.memory.host import MemoryCache, MemorySwapoff
+from faultline.faults.memory.limits import MemorySqueeze
 
-__all__ = ["MemoryFill", "MemoryOom"]
+__all__ = ["MemoryCache", "MemoryFill", "MemoryOom", "MemorySqueeze", "MemorySwapoff"]
