@@ -85,7 +85,7 @@ class NetworkFlood(Fault[FloodParams]):
         "not be sent in time is not made up for."
     )
     cannot = (
-        "Go faster than one process of Python for each of `parallel` can, some hundred thousand "
+        "Go faster than one process of Python for each of `parallel` can, some ten thousand "
         "packets per second; the reading says what was reached. A target that takes less bytes "
         "over a connection gets less. No address is forged and no half of a handshake is left out."
     )
@@ -139,6 +139,9 @@ class NetworkFlood(Fault[FloodParams]):
         if before is None or after is None:
             return Reading.unmeasured(asked, self.measures, "the senders have told nothing yet")
         told, span = after.at - before.at, after.when - before.when
+        if not told:
+            why = "our processes have ended"
+            return Reading(Effect.INEFFECTIVE, asked, "nothing is sent", self.measures, why)
         units, size = _units(params, ip_address(order["address"]))
         done = {name: (after.told[name] - before.told[name]) / told for name in after.told}
         out = {name: (after.device[name] - before.device[name]) / span for name in after.device}
@@ -150,7 +153,7 @@ class NetworkFlood(Fault[FloodParams]):
             limit = out["tx_packets"] if params.mode == "udp" else opened
             got, wanted = min(done["sent"], limit), units
             noun = "datagrams" if params.mode == "udp" else "connects"
-            measured = f"{got:.4g} {noun}/s"
+            measured = f"{_number(got)} {noun}/s"
             if params.mode == "udp" and params.rate:
                 bits = got * 8 * (size + _headers(order["address"]))
                 measured += f", {RateValue(round(bits)).short}/s"
@@ -158,9 +161,9 @@ class NetworkFlood(Fault[FloodParams]):
         if device.loopback and params.mode == "udp":
             arrived = netcount.datagrams_received(after.protocols)
             arrived -= netcount.datagrams_received(before.protocols)
-            measured += f", {arrived / span:.4g}/s arrived"
+            measured += f", {_number(arrived / span)}/s arrived"
         if params.mode == "connect":
-            measured += f", {done['answered']:.4g}/s answered"
+            measured += f", {_number(done['answered'])}/s answered"
         values = {"asked": wanted, "measured": got, "n": span}
         if _LESS * wanted <= got <= _MORE * wanted:
             return Reading(Effect.EFFECTIVE, asked, measured, self.measures, "", values)
@@ -194,6 +197,10 @@ def _units(params: FloodParams, address: IPv4Address | IPv6Address) -> tuple[flo
         return float(params.packets), size
     around = _HEADERS[address.version] if params.mode == "udp" else 0
     return float(params.rate or 0) / (8 * (size + around)), size
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
 
 
 def _headers(address: str) -> int:
