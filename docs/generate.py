@@ -6,6 +6,7 @@ a review; a test makes them again in memory and compares. Run: python docs/gener
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
 import sys
@@ -25,8 +26,8 @@ import faultline
 from faultline.api.kinds import KINDS
 from faultline.api.model import API_VERSION
 from faultline.api.quantities import Flag, Quantity
-from faultline.cli import options
-from faultline.cli.catalogue import aspects, describe
+from faultline.cli import options, output
+from faultline.cli.catalogue import aspects, describe, example_target
 from faultline.cli.main import cli
 from faultline.errors import FaultlineError, all_errors
 from faultline.injection import registry
@@ -40,12 +41,15 @@ EXAMPLE_START, EXAMPLE_STOP = "<!-- example: begin -->", "<!-- example: end -->"
 WITH_EXAMPLE = ("CONTRIBUTING.md", "docs/writing-a-fault.md")
 # What the examples name, which are tried in a scratch folder and on a process of the test.
 YES_NO = {"True": True, "False": False}
-PLACES = {"{folder}": "/srv/scratch", "{pid}": "4321", "{disk}": "/srv/scratch", "{device}": "sdb"}
-ENDINGS = {
-    Ending.KERNEL: "The deadline is inside the kernel object; nothing of ours need be alive.",
-    Ending.SELF: "The process that holds the effect is ended by its own kernel timer.",
-    Ending.KEEPER: "One of two keepers undoes it; each restarts the other.",
-    Ending.INSTANT: "It is over as soon as it has happened.",
+PLACES = {
+    "{folder}": "/srv/scratch",
+    "{pid}": "4321",
+    "{disk}": "/srv/scratch",
+    "{device}": "sdb",
+    "{mapped}": "/srv/scratch",
+    "{plugin}": "stale-lock",
+    "{script}": "/etc/faultline/plugins/stale-lock",
+    "{url}": "http://127.0.0.1:8080/faults/slow",
 }
 ERRORS = """\
 Every error says whether anything happened to the target (nothing, maybe, certainly) and whether the
@@ -141,11 +145,9 @@ def filled(fault_id: str) -> dict[str, Any]:
     shapes = fault.params_type().model_json_schema()["properties"]
     found: dict[str, Any] = {}
     for name, text in fault.example.items():
-        given = text
-        for place, stands_for in PLACES.items():
-            given = given.replace(place, stands_for)
+        given = functools.reduce(lambda t, place: t.replace(*place), PLACES.items(), text)
         kinds = {shapes[name].get("type"), *(e.get("type") for e in shapes[name].get("anyOf", []))}
-        found[name] = int(given) if "integer" in kinds and given.isdigit() else given
+        found[name] = yaml.safe_load(given) if kinds & {"integer", "number"} else given
     return found
 
 
@@ -155,6 +157,10 @@ def examples(fault_id: str) -> str:
     params = filled(fault_id)
     words = " ".join(f"--{key.replace('_', '-')} {quoted(v)}" for key, v in params.items())
     spec: dict[str, Any] = {"fault": fault_id, "params": params, "duration": "1m"}
+    target = example_target(registry.get(fault_id))
+    if target:
+        spec["target"] = target
+        words = " ".join(["--container", target["container"], words])
     document = {
         "apiVersion": API_VERSION,
         "kind": "Fault",
@@ -162,6 +168,8 @@ def examples(fault_id: str) -> str:
         "spec": spec,
     }
     arguments = "".join(f", {key}={value!r}" for key, value in params.items())
+    if target:
+        arguments += f", fault_target={target!r}"
     arguments = arguments.replace("'", '"')
     return (
         f"```sh\nfaultline inject {family} {name} {words}".rstrip()
@@ -190,7 +198,7 @@ def fault_rows(link: str) -> list[tuple[str, str, str]]:
 
 
 def fault_pages() -> Iterator[tuple[str, str]]:
-    endings = table(("ending", "meaning"), [(each, ENDINGS[each]) for each in Ending])
+    endings = table(("ending", "meaning"), [(each, output.ENDINGS[each]) for each in Ending])
     listed = table(("fault", "what the target suffers", "ending"), fault_rows(""))
     killed = "What ends a fault at its deadline, if everything of ours is killed:"
     yield "faults/index.md", f"# Faults\n\n{listed}\n{killed}\n\n{endings}"

@@ -9,7 +9,7 @@ import click
 
 from faultline.cli import options, output
 from faultline.injection import registry
-from faultline.places.model import KINDS
+from faultline.places.model import CONTAINER, HOST, KINDS
 
 
 def _summary(fault: Any) -> str:
@@ -77,6 +77,11 @@ def describe(fault_id: str) -> dict[str, Any]:
     }
 
 
+def example_target(fault: registry.AnyFault) -> dict[str, str]:
+    """What an example must name beside its parameters: a container for what has no host."""
+    return {} if HOST in fault.places else {CONTAINER: "web"}
+
+
 def aspects(about: dict[str, Any]) -> list[tuple[str, str]]:
     """What people are told of a fault, as titles and texts."""
     return [
@@ -112,7 +117,8 @@ def explain(family: str, fault: str | None, form: str) -> int:
     output.say("\nParameters", bold=True)
     for each in about["parameters"]:
         _explain_parameter(each)
-    words = " ".join(f"--{k.replace('_', '-')} {v}" for k, v in about["example"].items())
+    given = {**example_target(registry.get(fault_id)), **about["example"]}
+    words = " ".join(f"--{k.replace('_', '-')} {v}" for k, v in given.items())
     output.say("\nExample", bold=True)
     click.echo(f"  faultline inject {fault_id.replace('.', ' ')} {words}".rstrip())
     return 0

@@ -118,7 +118,7 @@ class ContainerKill(Fault[ContainerKillParams]):
         "process of a pid namespace is spared by the kernel from signals that it does not handle."
     )
     measures = "Whether the process is still there, and whether the signal is pending or ignored."
-    restores = "Nothing."
+    restores = "Nothing: whoever watches over the container may start it anew."
     example: ClassVar[dict[str, str]] = {"signal": "KILL"}
     places = _PLACES
     lethal = _NOT_TRIED
@@ -325,7 +325,7 @@ class ContainerRemove(Fault[ContainerRemoveParams]):
     does = "Has its runtime end and remove it; in a pod crictl is asked."
     cannot = "Be undone. Volumes that have a name stay."
     measures = "Whether its process has ended and its runtime knows it no more."
-    restores = "Nothing."
+    restores = "Nothing: a container that was removed is gone."
     example: ClassVar[dict[str, str]] = {}
     places = _PLACES
     lethal = _NOT_TRIED
