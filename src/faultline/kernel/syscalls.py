@@ -16,66 +16,11 @@ from dataclasses import dataclass
 from enum import IntFlag
 from typing import Final
 
-from faultline.errors import Unsupported
+from faultline.kernel.calls import call
 
 CLOCK_BOOTTIME: Final = 7
 _TIMER_ABSTIME: Final = 1
 _CLONE_VFORK: Final = 0x4000
-
-# Numbers that differ come from the table of the architecture (unistd_64.h, asm-generic/unistd.h).
-_GENERIC: Final = {
-    "timer_create": 107,
-    "timer_settime": 110,
-    "timer_delete": 111,
-    "timerfd_create": 85,
-    "timerfd_settime": 86,
-    "fallocate": 47,
-    "setns": 268,
-    "unshare": 97,
-    "mlockall": 230,
-    "munlockall": 231,
-    "prctl": 167,
-    "clone": 220,
-    "renameat2": 276,
-    "statx": 291,
-    "reboot": 142,
-    "syncfs": 267,
-    "ioprio_set": 30,
-    "ioprio_get": 31,
-    "capset": 91,
-    "swapon": 224,
-    "swapoff": 225,
-}
-_X86_64: Final = {
-    "timer_create": 222,
-    "timer_settime": 223,
-    "timer_delete": 226,
-    "timerfd_create": 283,
-    "timerfd_settime": 286,
-    "fallocate": 285,
-    "setns": 308,
-    "unshare": 272,
-    "mlockall": 151,
-    "munlockall": 152,
-    "prctl": 157,
-    "clone": 56,
-    "renameat2": 316,
-    "statx": 332,
-    "reboot": 169,
-    "syncfs": 306,
-    "ioprio_set": 251,
-    "ioprio_get": 252,
-    "capset": 126,
-    "swapon": 167,
-    "swapoff": 168,
-}
-_SAME_EVERYWHERE: Final = {"openat2": 437, "pidfd_getfd": 438}
-_NUMBERS: Final = {"x86_64": _X86_64, "aarch64": _GENERIC, "riscv64": _GENERIC}
-
-# PyDLL keeps the interpreter lock: a raw clone must not return in a child that has to take it
-# again.
-_libc = ctypes.PyDLL(None, use_errno=True)
-_libc_unlocked = ctypes.CDLL(None, use_errno=True)
 
 
 class Prctl(IntFlag):
@@ -144,32 +89,6 @@ class Namespace(IntFlag):
     NET = 0x40000000
 
 
-def _number(name: str) -> int:
-    if name in _SAME_EVERYWHERE:
-        return _SAME_EVERYWHERE[name]
-    machine = os.uname().machine
-    if machine not in _NUMBERS:
-        raise Unsupported(
-            f"the system call {name} is not known for the architecture {machine}",
-            hint=f"supported: {', '.join(_NUMBERS)}",
-        )
-    return _NUMBERS[machine][name]
-
-
-def _call(name: str, *args: object, about: str = "", unlocked: bool = False) -> int:
-    """Make a system call; integers are passed as 64-bit words, buffers as they are."""
-    words = [ctypes.c_long(arg) if isinstance(arg, int) else arg for arg in args]
-    library = _libc_unlocked if unlocked else _libc
-    function = library.syscall
-    function.restype = ctypes.c_long
-    result = int(function(ctypes.c_long(_number(name)), *words))
-    if result == -1:
-        errno = ctypes.get_errno()
-        what = f"{name}: {os.strerror(errno)}"
-        raise OSError(errno, what, about) if about else OSError(errno, what)
-    return result
-
-
 def _timespec(nanoseconds: int) -> bytes:
     return struct.pack("qq", *divmod(nanoseconds, 10**9))
 
@@ -183,23 +102,23 @@ def arm_kill_timer(deadline: int, signum: int = signal.SIGKILL) -> int:
     """
     event = ctypes.create_string_buffer(struct.pack("qii", 0, signum, 0), 64)  # SIGEV_SIGNAL
     timer = ctypes.c_int(-1)
-    _call("timer_create", CLOCK_BOOTTIME, event, ctypes.byref(timer))
+    call("timer_create", CLOCK_BOOTTIME, event, ctypes.byref(timer))
     # A zero value would disarm it; the first nanosecond after boot has passed for everybody.
     when = struct.pack("qq", 0, 0) + _timespec(max(deadline, 1))
-    _call("timer_settime", timer.value, _TIMER_ABSTIME, ctypes.create_string_buffer(when), 0)
+    call("timer_settime", timer.value, _TIMER_ABSTIME, ctypes.create_string_buffer(when), 0)
     return timer.value
 
 
 def disarm_kill_timer(timer: int) -> None:
     """Delete a timer of this process."""
-    _call("timer_delete", timer)
+    call("timer_delete", timer)
 
 
 def timerfd_create() -> int:
     """A timer descriptor on CLOCK_BOOTTIME, close-on-exec (timerfd_create(2); `os` has it from
     3.13).
     """
-    return _call("timerfd_create", CLOCK_BOOTTIME, os.O_CLOEXEC)
+    return call("timerfd_create", CLOCK_BOOTTIME, os.O_CLOEXEC)
 
 
 def timerfd_set(fd: int, deadline: int, interval: int = 0) -> None:
@@ -207,12 +126,12 @@ def timerfd_set(fd: int, deadline: int, interval: int = 0) -> None:
     nanoseconds.
     """
     value = ctypes.create_string_buffer(_timespec(interval) + _timespec(deadline))
-    _call("timerfd_settime", fd, _TIMER_ABSTIME, value, 0)
+    call("timerfd_settime", fd, _TIMER_ABSTIME, value, 0)
 
 
 def prctl(option: Prctl, *args: int) -> None:
     """Set any other option of this process, such as `SET_NO_NEW_PRIVS` (prctl(2))."""
-    _call("prctl", option, *args, *([0] * (4 - len(args))))
+    call("prctl", option, *args, *([0] * (4 - len(args))))
 
 
 def capset(capabilities: int) -> None:
@@ -220,7 +139,7 @@ def capset(capabilities: int) -> None:
     low, high = capabilities & 0xFFFFFFFF, capabilities >> 32
     header = ctypes.create_string_buffer(struct.pack("Ii", 0x20080522, 0), 8)
     data = ctypes.create_string_buffer(struct.pack("6I", low, low, low, high, high, high), 24)
-    _call("capset", header, data)
+    call("capset", header, data)
 
 
 def set_parent_death_signal(signum: int = signal.SIGKILL) -> None:
@@ -228,38 +147,38 @@ def set_parent_death_signal(signum: int = signal.SIGKILL) -> None:
 
     The caller compares `os.getppid()` afterwards: a parent that died before the call sends nothing.
     """
-    _call("prctl", Prctl.SET_PDEATHSIG, signum, 0, 0, 0)
+    call("prctl", Prctl.SET_PDEATHSIG, signum, 0, 0, 0)
 
 
 def set_name(name: str) -> None:
     """Set this thread's name (its first 15 bytes), as `ps` shows it."""
     buffer = ctypes.create_string_buffer(name.encode()[:15])
-    _call("prctl", Prctl.SET_NAME, buffer, 0, 0, 0)
+    call("prctl", Prctl.SET_NAME, buffer, 0, 0, 0)
 
 
 def set_dumpable(dumpable: bool) -> None:
     """Whether others of the same user may trace this process and read its memory."""
-    _call("prctl", Prctl.SET_DUMPABLE, int(dumpable), 0, 0, 0)
+    call("prctl", Prctl.SET_DUMPABLE, int(dumpable), 0, 0, 0)
 
 
 def set_child_subreaper(reaper: bool = True) -> None:
     """Become the parent of orphaned descendants, so that they can be waited for."""
-    _call("prctl", Prctl.SET_CHILD_SUBREAPER, int(reaper), 0, 0, 0)
+    call("prctl", Prctl.SET_CHILD_SUBREAPER, int(reaper), 0, 0, 0)
 
 
 def set_timer_slack(nanoseconds: int) -> None:
     """How late this thread's sleeps may end (default 50 microseconds)."""
-    _call("prctl", Prctl.SET_TIMERSLACK, nanoseconds, 0, 0, 0)
+    call("prctl", Prctl.SET_TIMERSLACK, nanoseconds, 0, 0, 0)
 
 
 def mlockall(flags: MlockAll = MlockAll.CURRENT | MlockAll.FUTURE | MlockAll.ONFAULT) -> None:
     """Keep this process's pages in memory (ENOMEM above RLIMIT_MEMLOCK without CAP_IPC_LOCK)."""
-    _call("mlockall", int(flags))
+    call("mlockall", int(flags))
 
 
 def munlockall() -> None:
     """Let all pages be swapped again."""
-    _call("munlockall")
+    call("munlockall")
 
 
 def openat2(
@@ -272,40 +191,40 @@ def openat2(
     """
     how = struct.pack("QQQ", flags | os.O_CLOEXEC, mode, int(resolve))
     name = ctypes.create_string_buffer(os.fsencode(path))
-    return _call(
+    return call(
         "openat2", dirfd, name, ctypes.create_string_buffer(how, len(how)), len(how), about=path
     )
 
 
 def setns(fd: int, kinds: Namespace | int = 0) -> None:
     """Enter the namespace of `fd`, or those of a pidfd named in `kinds` (`os` has it from 3.12)."""
-    _call("setns", fd, int(kinds))
+    call("setns", fd, int(kinds))
 
 
 def unshare(kinds: Namespace) -> None:
     """Leave the given namespaces for new ones (`os` has it from 3.12)."""
-    _call("unshare", int(kinds))
+    call("unshare", int(kinds))
 
 
 def syncfs(fd: int) -> None:
     """Write out everything of the file system that `fd` lies on (syncfs(2))."""
-    _call("syncfs", fd, unlocked=True)
+    call("syncfs", fd, unlocked=True)
 
 
 def ioprio_get(tid: int) -> int:
     """The I/O priority of a thread: its class, shifted by 13, and its level (ioprio_get(2))."""
-    return _call("ioprio_get", 1, tid)
+    return call("ioprio_get", 1, tid)
 
 
 def ioprio_set(tid: int, value: int) -> None:
     """Set it, in the same form."""
-    _call("ioprio_set", 1, tid, value)
+    call("ioprio_set", 1, tid, value)
 
 
 def swapon(path: str, flags: int) -> None:
     """Use a device or a file for swapping (swapon(2))."""
     name = ctypes.create_string_buffer(os.fsencode(path))
-    _call("swapon", name, flags, about=path)
+    call("swapon", name, flags, about=path)
 
 
 def swapoff(path: str) -> None:
@@ -314,17 +233,17 @@ def swapoff(path: str) -> None:
     Takes as long as the reading does; a signal that ends this process leaves it in use.
     """
     name = ctypes.create_string_buffer(os.fsencode(path))
-    _call("swapoff", name, about=path, unlocked=True)
+    call("swapoff", name, about=path, unlocked=True)
 
 
 def reboot(command: int) -> None:
     """Restart or power off at once (reboot(2)); in a pid namespace it ends only that."""
-    _call("reboot", 0xFEE1DEAD, 672274793, command, 0)
+    call("reboot", 0xFEE1DEAD, 672274793, command, 0)
 
 
 def pidfd_getfd(pidfd: int, fd: int) -> int:
     """A copy of another process's descriptor (needs the right to trace it; Linux 5.6)."""
-    return _call("pidfd_getfd", pidfd, fd, 0)
+    return call("pidfd_getfd", pidfd, fd, 0)
 
 
 def pidfd_wait(pidfd: int, timeout: float | None) -> bool:
@@ -339,7 +258,7 @@ def fallocate(fd: int, mode: Fallocate, offset: int, length: int) -> None:
 
     Unlike `os.posix_fallocate` it never falls back to writing.
     """
-    _call("fallocate", fd, int(mode), offset, length, unlocked=True)
+    call("fallocate", fd, int(mode), offset, length, unlocked=True)
 
 
 def renameat2(
@@ -348,7 +267,7 @@ def renameat2(
     """Rename without replacing (EEXIST), or exchange two names in one step (renameat2(2))."""
     source = ctypes.create_string_buffer(os.fsencode(old))
     target = ctypes.create_string_buffer(os.fsencode(new))
-    _call("renameat2", old_dirfd, source, new_dirfd, target, int(flags), about=old)
+    call("renameat2", old_dirfd, source, new_dirfd, target, int(flags), about=old)
 
 
 @dataclass(frozen=True, slots=True)
@@ -379,7 +298,7 @@ def statx(dirfd: int, path: str = "") -> Statx:
     name = ctypes.create_string_buffer(os.fsencode(path))
     flags = _AT_SYMLINK_NOFOLLOW | (0 if path else _AT_EMPTY_PATH)
     wanted = 0x7FF | _STATX_BTIME | _STATX_MNT_ID | _STATX_DIOALIGN
-    _call("statx", dirfd, name, flags, wanted, buffer, about=path)
+    call("statx", dirfd, name, flags, wanted, buffer, about=path)
     mask, _, attributes = struct.unpack_from("IIQ", buffer, 0)
     (inode,) = struct.unpack_from("Q", buffer, 32)
     seconds, nanoseconds = struct.unpack_from("qI", buffer, 80)
@@ -404,4 +323,4 @@ def fork_and_wait() -> int:
     parent. Memory is copied as by fork, so the child may go on in Python. Only SIGKILL ends the
     sleep. Single-threaded callers only: no handler of `os.register_at_fork` runs.
     """
-    return _call("clone", _CLONE_VFORK | signal.SIGCHLD, 0, 0, 0, 0)
+    return call("clone", _CLONE_VFORK | signal.SIGCHLD, 0, 0, 0, 0)
