@@ -49,7 +49,7 @@ def test_a_storm_reaches_its_number_and_leaves_nobody(injector):
 
 
 def test_children_come_and_go_at_a_pace(injector):
-    record = injector.inject(order("process.fork", count=200, interval="5ms", lifetime="200ms"))
+    record = injector.inject(order("process.fork", count=200, interval="50ms", lifetime="1s"))
     parent = next(each.pid for each in ours(record.uid) if each.name == "fl-breed")
     until(lambda: procfs.children(parent))
     first = {each.id for each in procfs.children(parent)}
