@@ -47,7 +47,7 @@ def find(text: str) -> Container:
     complaints: list[str] = []
     if equals:
         found, complaints = labelled.find(known, key, value)
-        found = [each for each in found if not each.sandbox] or found
+        found = _of_pods(found, known)
     else:
         found = [each for each in known if text == each.id]
         found = found or [each for each in known if text == each.name]
@@ -55,6 +55,14 @@ def find(text: str) -> Container:
     if not found:
         raise TargetGone(f"no container is called {text!r}", hint=_hint(text, known, complaints))
     return _one(found, f"fit {text!r}", "--container ID")
+
+
+def _of_pods(found: list[Container], known: list[Container]) -> list[Container]:
+    """The same with the containers of a pod in the place of its sandbox, which has its labels."""
+    pods = {each.pod for each in found if each.sandbox}
+    ids = {each.id for each in found}
+    members = [each for each in known if not each.sandbox and (each.id in ids or each.pod in pods)]
+    return members or found
 
 
 def _hint(text: str, known: list[Container], complaints: list[str]) -> str:
