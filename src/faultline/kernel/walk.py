@@ -82,7 +82,7 @@ def from_here(fd: int, path: str, pid: int) -> str:
     a file system of the host. Each guess is opened and compared, so a wrong one does no harm.
     """
     wanted = os.fstat(fd)
-    for guess in (os.readlink(f"/proc/self/fd/{fd}"), *_through_mounts(fd, path, pid)):
+    for guess in (os.readlink(f"/proc/self/fd/{fd}"), *through_mounts(fd, path, pid)):
         try:
             found = open_exactly(guess, flags=os.O_PATH)
         except OSError:  # no such folder here, or a link is on the way
@@ -95,14 +95,14 @@ def from_here(fd: int, path: str, pid: int) -> str:
     return ""
 
 
-def _through_mounts(fd: int, path: str, pid: int) -> list[str]:
+def through_mounts(fd: int, path: str, pid: int) -> list[str]:
     """Where the same file system is mounted here, with the folder's path in it."""
     theirs = mounts.mount_of_fd(fd, pid)
     if theirs is None or not f"{path}/".startswith(f"{theirs.point}/".replace("//", "/")):
         return []
-    inside = os.path.join(theirs.root, os.path.relpath(path, theirs.point)).removesuffix("/.")
+    inside = os.path.normpath(os.path.join(theirs.root, os.path.relpath(path, theirs.point)))
     return [
-        os.path.join(ours.point, os.path.relpath(inside, ours.root)).removesuffix("/.")
+        os.path.normpath(os.path.join(ours.point, os.path.relpath(inside, ours.root)))
         for ours in mounts.mounts()
         if ours.device == theirs.device
         and f"{inside}/".startswith(f"{ours.root}/".replace("//", "/"))

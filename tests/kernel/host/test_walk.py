@@ -66,3 +66,11 @@ def test_the_mount_of_an_open_file_is_that_of_its_path(tmp_path):
         assert found is not None
         assert found.type == mounts.mount_of(path).type == filesystem.type_of_fd(fd)
         os.close(fd)
+
+
+def test_the_root_of_a_file_system_is_found_too():
+    fd = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)
+    assert walk.from_here(fd, "/proc", os.getpid()) == "/proc"
+    # As for a process that sees it elsewhere: by what is mounted, not by the name of the moment.
+    assert "/proc" in walk.through_mounts(fd, "/proc", os.getpid())
+    os.close(fd)
