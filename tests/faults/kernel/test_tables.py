@@ -220,7 +220,7 @@ def _suffer(folder: Path, fault: str) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", ["kernel.nproc", "process.fork"])
 def test_the_keepers_share_the_limit_that_is_full(tmp_path, fault):
-    assert trial.in_child(lambda: _suffer(tmp_path / "store", fault)) == []
+    assert trial.in_child(lambda: _suffer(tmp_path / "store", fault), 100.0) == []
 
 
 @pytest.mark.needs_root
