@@ -1,4 +1,4 @@
-"""Somebody else's faults, to try those that run them: a program with its manifest, an endpoint."""
+"""What some faults need to be tried: a program with its manifest, an endpoint, an exporter."""
 
 from __future__ import annotations
 
@@ -18,6 +18,13 @@ from faultline.kernel import netns
 
 SAMPLE: Final = Path(__file__).with_name("sample")
 PROGRAM: Final = "retries"
+FIGURES: Final = """# HELP app_errors_total Requests that failed.
+# TYPE app_errors_total counter
+app_errors_total{code="500",path="/"} 4
+app_errors_total{code="404",path="/"} 17
+# TYPE app_queue_length gauge
+app_queue_length 3
+"""
 
 
 @contextlib.contextmanager
@@ -69,10 +76,38 @@ class _Lamp(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
+class _Figures(BaseHTTPRequestHandler):
+    """An exporter of figures."""
+
+    def do_GET(self) -> None:
+        """The page."""
+        data = FIGURES.encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "text/plain; version=0.0.4")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - named there
+        """Say nothing."""
+
+
 @contextlib.contextmanager
 def endpoint(pid: int = 0) -> Generator[str]:
     """An endpoint in the network of this process, or of the one with this pid: its address."""
-    handler = type("Lamp", (_Lamp,), {"marks": {}})
+    with _served(type("Lamp", (_Lamp,), {"marks": {}}), pid) as url:
+        yield f"{url}/lamp"
+
+
+@contextlib.contextmanager
+def exporter(pid: int = 0) -> Generator[str]:
+    """The same for an exporter of figures: the address of its page."""
+    with _served(_Figures, pid) as url:
+        yield f"{url}/metrics"
+
+
+@contextlib.contextmanager
+def _served(handler: type[BaseHTTPRequestHandler], pid: int) -> Generator[str]:
     with contextlib.ExitStack() as stack:
         if pid:
             there = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
@@ -84,7 +119,7 @@ def endpoint(pid: int = 0) -> Generator[str]:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
         thread.start()
         try:
-            yield f"http://127.0.0.1:{server.server_address[1]}/lamp"
+            yield f"http://127.0.0.1:{server.server_address[1]}"
         finally:
             server.shutdown()
             server.server_close()

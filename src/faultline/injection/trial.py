@@ -93,6 +93,8 @@ def ground(fault: Fault[Any] | type[Fault[Any]], kind: str = HOST) -> Generator[
             allowed = stack.enter_context(samples.plugins())
             known |= {"{plugin}": samples.PROGRAM, "{script}": str(allowed / samples.PROGRAM)}
             known["{url}"] = stack.enter_context(samples.endpoint(target.pid))
+        if fault.scratch == "exporter":
+            known["{url}"] = stack.enter_context(samples.exporter(target.pid))
         yield Ground(filled(fault.example, known), folder, target, known)
 
 

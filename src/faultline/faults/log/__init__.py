@@ -7,5 +7,6 @@ is lost and nobody waits: what is tried is whether the alarm comes, and whether 
 from __future__ import annotations
 
 from faultline.faults.log.lines import LogSlow, LogStorm
+from faultline.faults.log.metrics import LogMetrics
 
-__all__ = ["LogSlow", "LogStorm"]
+__all__ = ["LogMetrics", "LogSlow", "LogStorm"]
