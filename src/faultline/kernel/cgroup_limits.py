@@ -7,6 +7,7 @@ is the answer.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from faultline.kernel.cgroup import Group
@@ -195,3 +196,28 @@ def memory_floor(group: Group, swap: int) -> int:
         swap = swap if text == "max" else min(swap, int(text))
     given_back = cache + stat.get("slab_reclaimable", 0) + min(swap, anonymous)
     return max(0, memory_charge(group) - given_back)
+
+
+def count_of(text: str, name: str) -> int:
+    """The number beside a name in lines of both; -1 where there is no such line."""
+    for line in text.splitlines():
+        word, _, value = line.partition(" ")
+        if word == name:
+            return int(value)
+    return -1
+
+
+def oom_kills(group: Group) -> int:
+    """How many the out-of-memory killer has struck in this group and below it; -1: not known.
+
+    Version 1 counts in the very group of who was killed.
+    """
+    if group.version == 2:
+        return (
+            count_of(group.read("memory.events"), "oom_kill") if group.has("memory.events") else -1
+        )
+    found: list[int] = []
+    for each in group.walk():
+        with suppress(FileNotFoundError):  # it went meanwhile, or has no such file
+            found.append(count_of(each.read("memory.oom_control"), "oom_kill"))
+    return sum(found) if found and min(found) >= 0 else -1

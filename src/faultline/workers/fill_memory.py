@@ -223,16 +223,9 @@ class Holder:
 
 def oom_kills(group: Group | None) -> int:
     """How often the out-of-memory killer has struck, in the group or on the host; -1: not known."""
-    if group is None:
-        text = (memory.PROC / "vmstat").read_text()
-    else:
-        file = "memory.events" if group.version == 2 else "memory.oom_control"
-        text = group.read(file) if group.has(file) else ""
-    for line in text.splitlines():
-        name, _, value = line.partition(" ")
-        if name == "oom_kill":
-            return int(value)
-    return -1
+    if group is not None:
+        return cgroup_limits.oom_kills(group)
+    return cgroup_limits.count_of((memory.PROC / "vmstat").read_text(), "oom_kill")
 
 
 def _target(spec: dict[str, Any]) -> Target:

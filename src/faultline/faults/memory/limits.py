@@ -157,8 +157,12 @@ def _wanted(params: SqueezeParams, group: Group) -> int:
 
 
 def _counters(group: Group) -> list[str]:
-    names = ("memory.events",) if group.version == 2 else ("memory.failcnt", "memory.oom_control")
-    return [f"{group.folder}/{name}" for name in names]
+    """The files that tell how often a limit was met and how many were killed."""
+    if group.version == 2:
+        return [f"{group.folder}/memory.events"]
+    # Version 1 counts in the very group of who was killed.
+    killed = [f"{each.folder}/memory.oom_control" for each in group.walk()]
+    return [f"{group.folder}/memory.failcnt", *killed]
 
 
 def _since(record: Record) -> tuple[int, int]:
