@@ -7,18 +7,20 @@ and nobody else uses it. Nobody's root queueing discipline is touched.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from typing import Any, ClassVar
 
 from faultline.changes.kind import Context, Data, Found, Kind
 from faultline.changes.model import Change, Outcome, Presence, Undone
 from faultline.errors import TargetGone, Unsupported
-from faultline.kernel import classifier, clock, link, tc
+from faultline.kernel import bpf, cgroup, classifier, clock, filter_maps, link, tc
 from faultline.kernel.mark import Mark
-from faultline.kernel.match import Action, ActionKind, Exempt, Guard, Match
+from faultline.kernel.match import Action, ActionKind, End, Exempt, Guard, Match, Members
 from faultline.kernel.netlink import Netlink
 from faultline.kernel.tc import Direction
+from faultline.workers.join import group_from
 
 
 def match_to(match: Match) -> Data:
@@ -41,9 +43,45 @@ def match_from(data: Data) -> Match:
         exclude=bool(data.get("exclude", False)),
         flags=int(data.get("flags", 0)),
         no_flags=int(data.get("no_flags", 0)),
+        members=_members_from(data.get("members")),
         **lists,
         **ranges,
     )
+
+
+def _members_from(data: Data | None) -> Members | None:
+    if data is None:
+        return None
+    ends = tuple(End(**each) for each in data["ends"])
+    return Members(int(data["group"]), ends, bool(data["both"]))
+
+
+@contextmanager
+def matching(spec: Data, ctx: Context) -> Generator[Match]:
+    """The match of a filter; what its members are known by has its number only by now."""
+    match = match_from(spec["match"])
+    if match.members is None:
+        yield match
+        return
+    known, teacher = spec["group"], spec["taught_by"]
+    group = group_from(known)
+    if known["step"] is not None:
+        group = group.child(cgroup.group_name(ctx.uid, known["step"]))
+    try:
+        number = group.folder.stat().st_ino
+    except FileNotFoundError as error:
+        raise TargetGone(f"the control group {group.folder} is gone") from error
+    members = replace(match.members, group=number)
+    if teacher is None:
+        yield replace(match, members=members)
+        return
+    nl, side = route_socket(ctx), Direction.EGRESS
+    found = classifier.find(nl, spec["ifindex"], side, ctx.uid, str(teacher))
+    if found is None:
+        raise TargetGone("the filter that learns which conversations are meant is gone")
+    with bpf.maps_of_program(found.program) as maps:
+        members = replace(members, flows=maps[filter_maps.FLOWS].fd)
+        yield replace(match, members=members)
 
 
 def action_to(action: Action) -> Data:
@@ -81,7 +119,10 @@ def device_of(nl: Netlink, spec: Data) -> link.Link:
 
 
 class Classifier(Kind):
-    """spec: {device, ifindex, direction, match, action, exempt, what}."""
+    """spec: {device, ifindex, direction, match, action, exempt, what}, and where the match has
+    members, group: {version, folder, step}; with a step it is the group of ours below that; and
+    taught_by: the step whose filter learns the conversations that are meant, None: this one.
+    """
 
     name: ClassVar[str] = "classifier"
 
@@ -99,14 +140,15 @@ class Classifier(Kind):
     def apply(self, spec: Data, prior: Data, ctx: Context) -> Data:
         nl = route_socket(ctx)
         direction = Direction(spec["direction"])
-        attached = classifier.attach(
-            nl,
-            classifier.next_place(nl, device_of(nl, spec).index, direction),
-            Mark(ctx.uid, str(ctx.index)),
-            match_from(spec["match"]),
-            action_from(spec["action"]),
-            guard_from(spec, ctx),
-        )
+        with matching(spec, ctx) as match:
+            attached = classifier.attach(
+                nl,
+                classifier.next_place(nl, device_of(nl, spec).index, direction),
+                Mark(ctx.uid, str(ctx.index)),
+                match,
+                action_from(spec["action"]),
+                guard_from(spec, ctx),
+            )
         return {"slot": attached.slot, "program": attached.program}
 
     def presence(self, spec: Data, prior: Data, made: Data, ctx: Context) -> Presence:

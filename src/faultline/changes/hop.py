@@ -18,7 +18,7 @@ from faultline.changes.classifier import (
     action_from,
     device_of,
     guard_from,
-    match_from,
+    matching,
     route_socket,
 )
 from faultline.changes.kind import Context, Data, Found
@@ -79,20 +79,23 @@ class Hop(Classifier):
         nl = route_socket(ctx)
         device = device_of(nl, spec)
         direction, ours = Direction(spec["direction"]), Mark(ctx.uid, str(ctx.index))
-        match, guard = match_from(spec["match"]), guard_from(spec, ctx)
-        if spec["tap_step"] is not None:
-            tap = tap_of(nl, spec, ctx)
-            action = action_from(spec["action"], tap.index)
-            attached = hop.bind(
-                nl, device.index, direction, ours, match, action, guard,
-                far=tap.index, by_mark=False,
-            )  # fmt: skip
-            _wait_for_worker(attached)
-        else:
-            # The pair is made by `inject`, which then points the action at it.
-            action = action_from(spec["action"], device.index)
-            shape = shape_from(spec["shape"])
-            attached = hop.inject(nl, device.index, direction, ours, match, action, guard, shape)
+        guard = guard_from(spec, ctx)
+        with matching(spec, ctx) as match:
+            if spec["tap_step"] is not None:
+                tap = tap_of(nl, spec, ctx)
+                action = action_from(spec["action"], tap.index)
+                attached = hop.bind(
+                    nl, device.index, direction, ours, match, action, guard,
+                    far=tap.index, by_mark=False,
+                )  # fmt: skip
+                _wait_for_worker(attached)
+            else:
+                # The pair is made by `inject`, which then points the action at it.
+                action = action_from(spec["action"], device.index)
+                shape = shape_from(spec["shape"])
+                attached = hop.inject(
+                    nl, device.index, direction, ours, match, action, guard, shape
+                )
         return {"slot": attached.slot, "program": attached.program}
 
     def presence(self, spec: Data, prior: Data, made: Data, ctx: Context) -> Presence:

@@ -103,8 +103,17 @@ def _choose(engine: str, **unfit: str) -> None:
     }
 
 
+def _check_members(aim: Aim) -> None:
+    if aim.group and "bpf" not in offered():
+        raise Unsupported(
+            "the packets of a place that shares the host's network are told by eBPF alone, which "
+            f"does not work here: {obstacles()['ebpf']}"
+        )
+
+
 def decided(aim: Aim, action: Action, what: str, engine: str, index: int) -> list[Change]:
     """The changes of a fault that decides packet by packet."""
+    _check_members(aim)
     if action.kind is ActionKind.ANSWER:
         _check_answers(aim, engine)
     if engine in ("auto", "ebpf") and "bpf" in offered():
@@ -147,6 +156,7 @@ def _filtered(aim: Aim, action: Action, what: str, index: int) -> list[Change]:
 
 def held(aim: Aim, form: Form, engine: str, index: int) -> list[Change]:
     """The changes of a fault that holds packets."""
+    _check_members(aim)
     have = offered()
     shape = _shape(form, have) if engine in ("auto", "netem") and "bpf" in have else None
     if shape is not None:

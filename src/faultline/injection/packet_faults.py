@@ -6,9 +6,9 @@ from typing import Annotated, TypeVar
 
 from faultline.api.quantities import Between, Flag, Percent, text
 from faultline.changes.model import Change, Record
-from faultline.injection import engines, packets, traffic_reading
+from faultline.injection import engines, network_members, packets, traffic_reading
 from faultline.injection.model import Ending, Fault
-from faultline.injection.packets import PacketParams
+from faultline.injection.packets import Aim, PacketParams
 from faultline.injection.reading import Reading
 from faultline.kernel.match import Action
 from faultline.places.model import Place
@@ -22,7 +22,9 @@ FILTER = (
 _CANNOT = (
     "Only IPv4 and IPv6 packets are hit; ARP and neighbour discovery pass. A later fragment has no "
     "ports and never matches one. Packets that another program's filter ends before ours are not "
-    "seen."
+    "seen. At a place that shares the network of the host arriving packets are known by what left "
+    "before: the first one to a port that is listened on only since the fault passes, and so does "
+    "ICMP."
 )
 _RESTORES = (
     "Removes the filter by its mark, then clsact if it was made by us and carries no other filter."
@@ -36,6 +38,13 @@ class HitParams(PacketParams):
     """The share of the matching packets that is hit, at random."""
     correlation: Annotated[Percent, Between("0%", "99%"), Flag("c")] = text("0%")
     """The share of the decisions that repeat the one before: losses come in bursts."""
+
+
+def aimed(place: Place, params: PacketParams) -> tuple[list[Change], list[Aim]]:
+    """Where the filters go, and what has to be done first so that they hit this place alone."""
+    found = packets.aims(params)
+    theirs = network_members.of(place)
+    return ([], found) if theirs is None else theirs.narrow(found, both=params.direction == "both")
 
 
 class Classified(Fault[P]):
@@ -61,9 +70,8 @@ class Classified(Fault[P]):
 
     def plan(self, place: Place, params: P) -> list[Change]:
         action, what = self.action(params), self.words(params)
-        packets.check_own(place)
-        changes: list[Change] = []
-        for aim in packets.aims(params):
+        changes, aims = aimed(place, params)
+        for aim in network_members.taught(aims, changes):
             changes += engines.decided(aim, action, what, params.engine, len(changes))
         return changes
 
@@ -100,8 +108,7 @@ class Held(Fault[P]):
 
     def plan(self, place: Place, params: P) -> list[Change]:
         form = self.form(params)
-        packets.check_own(place)
-        changes: list[Change] = []
-        for aim in packets.aims(params):
+        changes, aims = aimed(place, params)
+        for aim in network_members.taught(aims, changes):
             changes += engines.held(aim, form, params.engine, len(changes))
         return changes

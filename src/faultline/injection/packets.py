@@ -18,13 +18,12 @@ from faultline.api.params import Params
 from faultline.api.quantities import Flag
 from faultline.changes.classifier import match_to
 from faultline.changes.model import Change
-from faultline.errors import InvalidParameter, TargetGone, Unsupported
+from faultline.errors import InvalidParameter, TargetGone
 from faultline.injection import guards
 from faultline.kernel import link, procnet, route
 from faultline.kernel.match import TCP_FLAGS, Match
 from faultline.kernel.netlink import Netlink
 from faultline.kernel.tc import Direction
-from faultline.places.model import Place
 
 FOLLOW = 5.0  # seconds between two look-ups of a host name
 
@@ -75,6 +74,8 @@ class Aim:
     direction: Direction
     match: Match
     names: dict[str, list[str]]  # host names to follow, by side
+    group: dict[str, Any] | None = None  # of those whose packets are meant; None: everybody's
+    taught_by: int | None = None  # the step whose filter learns which conversations those are
 
     def spec(self, action: dict[str, Any], what: str) -> dict[str, Any]:
         """The part of a change's spec that says which packets."""
@@ -86,16 +87,8 @@ class Aim:
             "action": action,
             "exempt": exempt(),
             "what": what,
+            **({"group": self.group, "taught_by": self.taught_by} if self.group else {}),
         }
-
-
-def check_own(place: Place) -> None:
-    """Raise Unsupported for a place that shares our network: a filter would hit all of the host."""
-    if not place.is_host and not place.own_network:
-        raise Unsupported(
-            f"{place.words} shares the network of this host: the fault would hit everybody on it",
-            hint="leave the place out and say by addresses and ports which packets are meant",
-        )
 
 
 def ports(field: str, values: list[str]) -> tuple[tuple[int, int], ...]:

@@ -56,7 +56,7 @@ def _steps_of(record: Record) -> list[tuple[int, Step]]:
     return [
         (index, step)
         for index, step in enumerate(record.steps)
-        if step.change.kind in ("classifier", "hop")
+        if step.change.kind in ("classifier", "hop") and not step.change.spec.get("learns")
     ]
 
 

@@ -42,6 +42,7 @@ class MapType(IntEnum):
 
     HASH = 1
     ARRAY = 2
+    LRU_HASH = 9
     LPM_TRIE = 11
 
 
@@ -235,6 +236,17 @@ def program_id(fd: int) -> int:
     buffer = ctypes.create_string_buffer(_INFO_BYTES)
     _info(fd, buffer)
     return struct.unpack_from("=I", buffer, 4)[0]
+
+
+def program_name(number: int) -> str:
+    """The name of a loaded program, at most 15 letters. OSError ENOENT when it is gone."""
+    fd = program_by_id(number)
+    try:
+        buffer = ctypes.create_string_buffer(_INFO_BYTES)
+        _info(fd, buffer)
+    finally:
+        os.close(fd)
+    return buffer.raw[64:80].split(b"\0", 1)[0].decode()
 
 
 def map_info(fd: int) -> MapInfo:

@@ -230,6 +230,22 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
+class Unified:
+    """The tree of version 2, which tells whose socket is whose also where it has no controllers."""
+
+    hierarchy: Hierarchy
+
+    def path_of(self, pid: int) -> str:
+        """The group of a process; raises ProcessLookupError."""
+        try:
+            lines = (PROC / str(pid) / "cgroup").read_text().splitlines()
+        except FileNotFoundError as error:
+            raise ProcessLookupError(f"no process {pid}") from error
+        found = (line[3:] for line in lines if line.startswith("0::"))
+        return next(found, "/").removesuffix(" (deleted)")
+
+
+@dataclass(frozen=True, slots=True)
 class Layout:
     """All hierarchies that are mounted here."""
 
@@ -254,6 +270,16 @@ class Layout:
         raise Unsupported(
             f"no control group hierarchy here has the {controller} controller (mode {self.mode})",
             hint=f"mounted controllers: {', '.join(sorted(self.controllers())) or 'none'}",
+        )
+
+    def unified(self) -> Unified:
+        """The tree of version 2, with or without controllers; raises Unsupported."""
+        for hierarchy in self.hierarchies:
+            if hierarchy.version == 2 and hierarchy.writable:
+                return Unified(hierarchy)
+        raise Unsupported(
+            f"no tree of control groups of version 2 is mounted here (mode {self.mode})",
+            hint="mount one beside version 1: mount -t cgroup2 none /sys/fs/cgroup/unified",
         )
 
     def group_of(self, pid: int, controller: str) -> Group:

@@ -28,16 +28,16 @@ from faultline.kernel.headers import (
     SLOT_BITS,
     SOURCE,
     STATE,
-    HeaderReader,
     Maps,
     Place,
     swap16,
 )  # fmt: skip
 from faultline.kernel.match import Action, Guard, Match, address_bytes
+from faultline.kernel.membership import Owned
 from faultline.kernel.tc import Direction
 
 
-class Choosing(HeaderReader):
+class Choosing(Owned):
     """The part of a classifier that all actions share.
 
     It ends in one of the labels `pass` (not ours), `unmatched` (looked at, left alone), `steal`, or

@@ -14,17 +14,22 @@ import struct
 from dataclasses import dataclass, replace
 
 from faultline.errors import Unsupported
-from faultline.kernel import bpf, link, program, tc
+from faultline.kernel import bpf, filter_maps, link, program, tc
 from faultline.kernel.bpf import Map, MapType
 from faultline.kernel.headers import COUNTER_BYTES, MAX_SLOT, PROBE_TIMES, Maps, Place
 from faultline.kernel.link import CONF_ACCEPT_LOCAL, CONF_ROUTE_LOCALNET, Link
 from faultline.kernel.mark import PREFIX, Mark
-from faultline.kernel.match import KEY_BYTES, Action, ActionKind, Guard, Match, network_key
+from faultline.kernel.match import (
+    Action,
+    ActionKind,
+    Guard,
+    Match,
+    network_key,
+)
 from faultline.kernel.netlink import Netlink
 from faultline.kernel.tc import Direction, Filter
 
 PRIORITY_BASE = 100
-MAX_NETWORKS = 65536
 
 _COUNTERS, _SOURCES, _DESTINATIONS = "fl_counters", "fl_sources", "fl_destinations"
 _HEARTBEAT, _TIMES = "fl_heartbeat", "fl_times"
@@ -205,7 +210,9 @@ def load(place: Place, match: Match, action: Action, guard: Guard, times: Map | 
         made[_COUNTERS] = Map.create(MapType.ARRAY, 4, COUNTER_BYTES, 1, name=_COUNTERS)
         for name, networks in ((_SOURCES, match.sources), (_DESTINATIONS, match.destinations)):
             if networks is not None:
-                made[name] = _trie(name, networks)
+                made[name] = filter_maps.trie(name, networks)
+        if match.members is not None:
+            made |= filter_maps.of_members(match.members)
         if guard.heartbeat:
             flags = bpf.F_MMAPABLE
             made[_HEARTBEAT] = Map.create(MapType.ARRAY, 4, 8, 1, name=_HEARTBEAT, flags=flags)
@@ -215,6 +222,8 @@ def load(place: Place, match: Match, action: Action, guard: Guard, times: Map | 
             destinations=made[_DESTINATIONS].fd if _DESTINATIONS in made else -1,
             heartbeat=made[_HEARTBEAT].fd if _HEARTBEAT in made else -1,
             times=times.fd if times is not None else -1,
+            ends=made[filter_maps.ENDS].fd if filter_maps.ENDS in made else -1,
+            flows=made[filter_maps.FLOWS].fd if filter_maps.FLOWS in made else -1,
         )
         code = program.build(place, match, action, guard, maps)
         return bpf.load_program(code, name=f"fl_{action.kind}")
@@ -226,18 +235,6 @@ def load(place: Place, match: Match, action: Action, guard: Guard, times: Map | 
 def new_times() -> Map:
     """The map in which classifier and return program note when a probe entered and left a hop."""
     return Map.create(MapType.ARRAY, 4, 16, PROBE_TIMES, name=_TIMES)
-
-
-def _trie(name: str, networks: tuple[str, ...]) -> Map:
-    flags = bpf.F_NO_PREALLOC
-    made = Map.create(MapType.LPM_TRIE, KEY_BYTES, 1, MAX_NETWORKS, name=name, flags=flags)
-    try:
-        for network in networks:
-            made.update(network_key(network), b"\1")
-    except OSError:
-        made.close()
-        raise
-    return made
 
 
 def follow(

@@ -39,6 +39,7 @@ TC_ACT_UNSPEC, TC_ACT_STOLEN = -1, 4
 LOOKUP, PRANDOM, STORE_BYTES, L4_CSUM, CLONE_REDIRECT = 1, 7, 9, 11, 13
 REDIRECT, LOAD_BYTES, CHANGE_TYPE, CHANGE_HEAD, BOOT_NS, CSUM_LEVEL = 23, 26, 32, 43, 125, 135
 CSUM_DIFF, CHANGE_TAIL = 28, 38
+UPDATE, SKB_ANCESTOR = 2, 83
 
 SKB_LEN, SKB_MARK, SKB_PROTOCOL, SKB_TC_INDEX = 0, 8, 16, 44
 
@@ -51,6 +52,7 @@ KEY, PROBE, PROTO, PORTS, FRAGMENT, HAS_PORTS = -4, -16, -24, -32, -40, -48
 SOURCE, DESTINATION, HEAD, SCRATCH, END = -72, -96, -136, -144, -152
 CSUM, OFFSET, BEFORE, CSUM_FLAGS = -160, -168, -176, -184
 ANSWER_IP = -304  # an answer's IP header; the link header lies before it
+ENDS = -304  # of the question whose packet it is, which is over by then
 
 _IPV4, _IPV6 = 0x0800, 0x86DD
 _EXTENSIONS = 6
@@ -96,6 +98,8 @@ class Maps:
     destinations: int = -1
     heartbeat: int = -1
     times: int = -1
+    ends: int = -1
+    flows: int = -1
 
 
 def swap16(value: int) -> int:

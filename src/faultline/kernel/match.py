@@ -21,6 +21,7 @@ MAX_RANGES = 64
 
 
 KEY_BYTES = 24
+ENDS_BYTES = 48
 _MAPPED_BITS = 96
 
 
@@ -49,6 +50,41 @@ def address_bytes(address: str) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
+class End:
+    """One end of a socket, and the other end if it is connected; an empty address is any."""
+
+    protocol: int
+    local: str
+    local_port: int
+    remote: str = ""
+    remote_port: int = 0
+    version: int = 4  # of IP, where no address tells
+
+    def key(self) -> bytes:
+        """Protocol, family and address here, the same there, both ports in network order."""
+        version = parse_network(self.local).version if self.local else self.version
+        local = address_bytes(self.local) if self.local else struct.pack("=I", version) + bytes(16)
+        remote = address_bytes(self.remote) if self.remote else bytes(20)
+        ports = struct.pack(">HH", self.local_port, self.remote_port)
+        return struct.pack("=I", self.protocol) + local + remote + ports
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """Whose packets: of sockets that were made in this control group (version 2) or below it.
+
+    `group` is its number (that of its folder). `ends` are sockets that were made elsewhere before.
+    `both` means, on the loopback device, packets that a member sends and those that one gets.
+    `flows` is a descriptor of the conversations that another filter has learned; -1: its own.
+    """
+
+    group: int
+    ends: tuple[End, ...] = ()
+    both: bool = False
+    flows: int = -1
+
+
+@dataclass(frozen=True, slots=True)
 class Match:
     """Which packets. Fields that are left out match everything; all that are given must hold.
 
@@ -57,7 +93,7 @@ class Match:
     none, which is what a name without addresses means. Port ranges include both ends; a packet
     without ports (ICMP, a later fragment) never matches a port. `flags` must all be set in the TCP
     header, `no_flags` must all be clear; only TCP has them. `exclude` turns the whole answer round:
-    everything but.
+    everything but; with `members` it is everything of theirs but.
     """
 
     protocols: tuple[str, ...] = ()
@@ -68,6 +104,7 @@ class Match:
     exclude: bool = False
     flags: int = 0
     no_flags: int = 0
+    members: Members | None = None
 
     def __post_init__(self) -> None:
         for protocol in self.protocols:

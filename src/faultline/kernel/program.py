@@ -92,6 +92,7 @@ class _Builder(Answering):
         self.gates()
         self.headers()
         self.exempt()
+        self.members()
         self.predicate()
         if self.action.kind is ActionKind.CORRUPT:
             self._corruptible()

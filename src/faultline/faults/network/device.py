@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal
 from faultline.api.params import Params
 from faultline.api.quantities import Between, Flag
 from faultline.changes.model import Change, Record, read_mark
-from faultline.errors import Conflict, Refused
+from faultline.errors import Conflict, Refused, Unsupported
 from faultline.injection import guards, packets
 from faultline.injection.model import Ending, Fault
 from faultline.injection.process_target import RestartParams, identity, restart
@@ -46,7 +46,11 @@ class NetworkDown(Fault[DownParams]):
     example: ClassVar[dict[str, str]] = {"interface": "lo"}
 
     def plan(self, place: Place, params: DownParams) -> list[Change]:
-        packets.check_own(place)
+        if not place.is_host and not place.own_network:
+            raise Unsupported(
+                f"{place.words} shares the network of this host: the device is everybody's",
+                hint="cut its packets off instead: faultline inject network partition",
+            )
         with Netlink.open() as nl:
             device = packets.named(nl, params.interface)
             if device.index == route.default_interface(nl):

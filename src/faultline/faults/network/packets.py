@@ -318,5 +318,5 @@ class NetworkLimit(Held[LimitParams]):
     def observe(self, place: Place, params: LimitParams, record: Record) -> Reading:
         burst, peak = int(params.burst or 0), int(params.peak or 0)
         if peak:  # while it passes, more is saved up
-            burst = burst * peak // (peak - int(params.rate))
+            burst = burst * peak // (peak - int(params.rate)) * 9 // 8
         return traffic_reading.rate(record, f"{params.rate}/s", int(params.rate), burst)
