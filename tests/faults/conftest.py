@@ -64,9 +64,9 @@ def grouped() -> Iterator[Make]:
                 top = made.top(controller)
                 if str(top.folder) not in tops:
                     top.create()
-                    stack.callback(_remove, top, process)
+                    stack.callback(_remove, top)
                     top.child("inner").create()
-                    stack.callback(_remove, top.child("inner"), process)
+                    stack.callback(_remove, top.child("inner"))
                 tops[str(top.folder)] = top
                 for group in (top, top.child("inner")):
                     parent = group.enable(controller)
@@ -96,10 +96,12 @@ def _disable(group: Group, controller: str) -> None:
         group.disable(controller)
 
 
-def _remove(group: Group, process: subprocess.Popen[bytes]) -> None:
+def _remove(group: Group) -> None:
+    """Whoever else was put into it goes on outside."""
     until = time.monotonic() + 10
     while group.exists():
         with suppress(OSError):
+            group.evacuate(Group(group.hierarchy, group.hierarchy.root))
             group.remove()
             return
         assert time.monotonic() < until, f"{group.folder} stays busy: {group.pids()}"

@@ -63,7 +63,8 @@ class SwapOff(Kind):
         missing = [each for each in _known(prior) if each.path not in on]
         if not missing:
             return Presence.ABSENT
-        there = [each for each in missing if os.path.exists(each.path)]
+        # One that was removed, or is used for something else by now, cannot come back.
+        there = any(each.formatted() for each in missing)
         return Presence.OURS if there else Presence.GONE
 
     def undo(self, spec: Data, prior: Data, made: Data, ctx: Context) -> Outcome:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+import os
 import re
 from dataclasses import dataclass
 from typing import Final
@@ -11,6 +13,7 @@ from faultline.kernel.procfs import PROC
 
 _PREFER: Final = 0x8000
 _HIGHEST: Final = 0x7FFF
+_SIGNATURE: Final = b"SWAPSPACE2"  # mkswap(8) writes it at the end of the first page
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,19 @@ class Area:
         """Swap to it again, by its own path or another one that leads to it; raises OSError."""
         flags = _PREFER | min(self.priority, _HIGHEST) if self.priority >= 0 else 0
         syscalls.swapon(path or self.path, flags)
+
+    def formatted(self) -> bool:
+        """Whether it is there and still has the signature that swapon(2) asks for."""
+        try:
+            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            return os.pread(fd, len(_SIGNATURE), mmap.PAGESIZE - len(_SIGNATURE)) == _SIGNATURE
+        except OSError:
+            return False
+        finally:
+            os.close(fd)
 
     def off(self) -> None:
         """Swap to it no more; raises OSError, ENOMEM where what is in it does not fit."""

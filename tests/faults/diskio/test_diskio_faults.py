@@ -288,3 +288,40 @@ def test_our_own_session_and_a_root_group_are_refused(injector, victim, disk, no
 def test_a_file_system_without_a_disk_is_refused(injector, victim):
     with pytest.raises(Unsupported):
         injector.plan(order("diskio.hang", pid=1, folder="/proc"))
+
+
+# ---------------------------------------------------------------------------------------- places
+
+
+@pytest.mark.parametrize("fault", ["diskio.limit", "diskio.hang"])
+def test_a_place_is_limited_as_a_whole_where_it_is(
+    injector, victim, disk, node, group, grouped, fault
+):
+    reader, stranger, place = victim(node), victim(node), grouped()
+    home = place.inner("io" if SECOND_VERSION else "blkio")
+    home.add(reader.pid)
+    params = {"device": node, **({"read_rate": "1MiB/s"} if fault == "diskio.limit" else {})}
+    wanted = Order(fault, params, Duration.parse("60s"), target=place.target)
+    plan = injector.plan(wanted)
+    assert names(plan) == ["io_limit"]
+    # Version 2 holds all of it by the upper group, version 1 each group alone.
+    limited = place.top("io") if SECOND_VERSION else home
+    assert plan.changes[0].spec["group"]["folder"] == str(limited.folder)
+    record = injector.inject(wanted)
+    reader.rate(0.5)
+    assert reader.rate(1.0) < 2 * MIB < 10 * MIB < stranger.rate(0.3)
+    assert set(home.pids()) == {reader.pid, place.pid}
+    assert injector.recover(record.uid).end is End.RECOVERED
+    assert reader.rate(0.3) > 10 * MIB
+
+
+def test_parameters_narrow_a_place(injector, victim, disk, node, grouped):
+    reader, place = victim(node), grouped()
+    place.inner("io" if SECOND_VERSION else "blkio").add(reader.pid)
+    wanted = Order(
+        "diskio.limit",
+        {"device": node, "reads": 20, "pid": reader.pid},
+        Duration.parse("60s"),
+        target=place.target,
+    )
+    assert names(injector.plan(wanted)) == ["cgroup_tasks", "io_limit"]

@@ -272,6 +272,15 @@ def test_swap_that_somebody_turned_on_meanwhile_is_left(injector, swapped):
     assert sorted(_on().values()) == [3, 5]
 
 
+def test_what_is_no_swap_any_more_is_told_as_gone(injector, swapped):
+    record = injector.inject(Order("memory.swapoff", {}, Duration.parse("60s")))
+    for device in swapped:
+        with open(device, "r+b") as file:
+            file.write(bytes(8192))
+    assert injector.recover(record.uid).end is End.GONE
+    assert injector.residue(record.uid) == []
+
+
 def test_the_keepers_turn_swap_on_at_the_deadline(injector, swapped):
     record = injector.inject(Order("memory.swapoff", {}, Duration.parse("2s")))
     assert _on() == {}
