@@ -10,7 +10,9 @@ import pytest
 from lanes import connects, off, on, order, passes, until
 from netrig import Wire
 
-from faultline.changes.model import End
+from faultline.changes.kind import Context
+from faultline.changes.link_down import LinkDown
+from faultline.changes.model import End, Undone
 from faultline.errors import Protected, Refused
 from faultline.injection.injector import Injector
 
@@ -109,3 +111,22 @@ def test_a_device_that_is_down_already_is_refused(wire: Wire, injector: Injector
     ip("link", "set", "v0", "down")
     with pytest.raises(Refused, match="down already"):
         injector.inject(order("down", interface="v0"))
+
+
+@pytest.mark.parametrize("alias", ["", "uplink to rack 7"])
+def test_a_scan_finds_it_without_any_journal(wire: Wire, injector: Injector, alias: str) -> None:
+    """By the device's alias, if that was free; somebody's own is left alone."""
+    ip("link", "set", "v0", "alias", alias)
+    record = injector.inject(order("down", interface="v0"))
+    told = ip("link", "show", "dev", "v0")[0]["ifalias"]
+    assert told == alias or record.uid in told
+    kind, nl = LinkDown(), wire.here.nl
+    found = list(kind.scan(nl, ()))
+    assert [each.uid for each in found] == ([] if alias else [record.uid])
+    for each in found:
+        outcome = kind.undo(each.change.spec, each.prior, {}, Context(each.uid, each.index, 0, nl))
+        assert outcome.end is Undone.UNDONE
+        assert "UP" in ip("link", "show", "dev", "v0")[0]["flags"]
+    injector.recover(record.uid)
+    assert "UP" in ip("link", "show", "dev", "v0")[0]["flags"]
+    assert ip("link", "show", "dev", "v0")[0].get("ifalias", "") == alias

@@ -36,7 +36,8 @@ class NetworkDown(Fault[DownParams]):
     id = "network.down"
     ending = Ending.KEEPER
     does = (
-        "Clears the device's UP flag; the kernel then drops its routes and global IPv6 addresses."
+        "Clears the device's UP flag; the kernel then drops its routes and global IPv6 addresses. "
+        "The mark is written into the device's alias, if it has none."
     )
     cannot = "Connections that time out meanwhile do not come back."
     restores = "Sets the device up, then adds each address and route that was there and is missing."
