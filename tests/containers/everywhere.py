@@ -24,6 +24,7 @@ from faultline.kernel import files, freezer, procfs
 from faultline.places import containers
 from faultline.places.find import Target, find
 from faultline.places.model import Place
+from faultline.testing import crash
 from faultline.units import Duration
 
 IMAGES = pytest.mark.parametrize("image", ["box", "one"])
@@ -123,7 +124,7 @@ class Everywhere:
         assert containers.find(f"shop={name}") == found
         # An id of containerd is what its owner calls it; others are random.
         assert containers.find(found.id[:12]) == found
-        assert found.id[:12] in found.words
+        assert found.short in found.words
 
     def test_what_fits_several_is_refused_and_they_are_named(self, runtime: Runtime) -> None:
         with self.own(runtime, "one") as one, self.own(runtime, "one") as two:
@@ -270,6 +271,46 @@ class Everywhere:
             assert ended(injector, record.uid).end is End.RECOVERED
             until(lambda: runtime.state(name) == "running")
 
+    @pytest.mark.slow
+    @pytest.mark.parametrize("fault", ["container.stop", "container.pause"])
+    def test_it_runs_again_when_the_injector_was_killed(
+        self, runtime: Runtime, fault: str, injector: Injector
+    ) -> None:
+        params = {"grace": "0s"} if fault == "container.stop" else {}
+        state = injector.store.state
+        with self.own(runtime, "one") as name:
+            names = crash.points(order(fault, name, **params), state)
+            injector.recover_all()
+            applied = [number for number, what in enumerate(names) if " apply " in what]
+            for point in (*applied, len(names) - 1):
+                assert crash.injected_until(order(fault, name, **params), state, point)
+                injector.recover_all()
+                assert runtime.state(name) == "running", names[point]
+                assert took(find(Target(container=name))) is not None
+
+    @pytest.mark.slow
+    def test_whoever_waits_for_its_end_is_killed(self, runtime: Runtime, store: Path) -> None:
+        """A runtime that was asked ends it all the same; a keeper waits for that, and starts it."""
+        cli = Cli(store, -1)
+        with self.own(runtime, "box") as name:
+            before = containers.find(name)
+            waiting = cli.start("inject", "container", "stop", "--container", name, "--grace", "3s")
+            until(lambda: (store / "journal.db").exists() and _began(store, name))
+            time.sleep(1.0)  # it has been asked to end, and has three seconds for it
+            waiting.kill()
+            waiting.communicate()
+
+            def again() -> bool:
+                found = [each for each in containers.all_containers() if each.id == before.id]
+                return bool(found) and found[0].process != before.process
+
+            if runtime.name != "containerd":  # there nobody is asked: it was the injector's signal
+                until(again, 30.0)
+            with Injector(store) as injector:
+                mine = [each for each in injector.query() if name in each.place["name"]]
+                assert ended(injector, mine[0].uid).end is End.RECOVERED
+            until(lambda: runtime.state(name) == "running")
+
     def test_somebody_else_has_started_it_meanwhile(
         self, runtime: Runtime, injector: Injector
     ) -> None:
@@ -355,6 +396,13 @@ class Everywhere:
             assert follow.returncode == 130, (out, err)
             assert "target gone" in err
             assert took(find(Target(container=name))) is not None
+
+
+def _began(store: Path, name: str) -> bool:
+    """Whether the change of a fault on this container is being made."""
+    with Injector(store) as injector:
+        found = [each for each in injector.query() if name in str(each.place["name"])]
+        return any(step.state == "applying" for each in found for step in each.steps)
 
 
 def _hit_place(name: str) -> Place:

@@ -18,7 +18,9 @@ NAMES = tomllib.loads((ROOT / "docs" / "parameters.toml").read_text())
 UNIT_WORDS = re.compile(r"_(ns|us|ms|s|sec|seconds|minutes|bytes|kb|mb|gb|percent|bits?)$")
 # What every fault takes besides its parameters.
 RESERVED_SHORT = {"t", "o", "h"}
-RESERVED_LONG = {"duration", "uid", "allow", "creator", "format", "output", "no-observe", "help"}
+RESERVED_LONG = {
+    "duration", "uid", "allow", "creator", "format", "output", "no-observe", "follow", "help",
+}  # fmt: skip
 
 FAULTS = registry.everything()
 

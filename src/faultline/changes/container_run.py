@@ -10,7 +10,7 @@ import os
 import signal
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from faultline.changes import marks, runtimes, sidecar
 from faultline.changes.kind import Context, Data, Found, Kind
@@ -19,6 +19,8 @@ from faultline.errors import ApplyFailed, TargetGone, Unsupported
 from faultline.kernel import clock, netns, procfs
 from faultline.kernel.netlink import Netlink
 from faultline.kernel.procfs import ProcessId
+
+_ABOUT: Final = 2.0  # seconds beyond its grace until a container that was asked to end has ended
 
 
 def _process(spec: Data) -> ProcessId:
@@ -76,7 +78,7 @@ class ContainerStopped(Kind):
     survives_reboot: ClassVar[bool] = True
 
     def takes(self, spec: Data) -> float:
-        return runtimes.SLOW
+        return runtimes.SLOW + float(spec["grace"])
 
     def claims(self, spec: Data, prior: Data) -> frozenset[str]:
         return frozenset({f"the life of container {spec['container']}"})
@@ -115,7 +117,8 @@ class ContainerStopped(Kind):
         return outcome
 
     def _undo(self, spec: Data, prior: Data, ctx: Context) -> Outcome:
-        if _process(spec).alive() or not _begun(prior, ctx):
+        # Whoever asked for its end may have been killed, and its runtime be about to end it.
+        if not _begun(prior, ctx) or not _process(spec).wait(spec["grace"] + _ABOUT):
             return Outcome(Undone.ABSENT, f"{spec['name']} was not ended")
         runtime = runtimes.of(spec)
         first = runtime.first()

@@ -21,6 +21,7 @@ Data = dict[str, Any]
 _LIMIT: Final = 8 << 20
 _LISTENS: Final = 0x10000  # __SO_ACCEPTCON
 _LOOK: Final = 5.0  # seconds in which a daemon that is well answers a question
+_BRIEF: Final = 2.0  # the same for each of several sockets of which one is the right one
 
 
 def sockets() -> list[str]:
@@ -55,7 +56,7 @@ def find(container: str) -> str:
     known = sockets()
     for path in known:
         try:
-            if inspect(path, container) is not None:
+            if inspect(path, container, _BRIEF) is not None:
                 return path
         except OSError:  # another socket of the daemon, or it hangs
             continue
@@ -65,14 +66,14 @@ def find(container: str) -> str:
             hint="container kill and container pause work without it",
         )
     raise Unsupported(
-        f"no daemon knows {container[:12]} or answers within {_LOOK:g} s ({', '.join(known)})",
+        f"no daemon knows {container[:12]} or answers within {_BRIEF:g} s ({', '.join(known)})",
         hint="container kill and container pause work without it",
     )
 
 
-def inspect(path: str, container: str) -> Data | None:
+def inspect(path: str, container: str, patience: float = _LOOK) -> Data | None:
     """What the daemon says of a container; None if it knows none of that id. Raises OSError."""
-    status, body = call(path, "GET", f"/containers/{container}/json", _LOOK)
+    status, body = call(path, "GET", f"/containers/{container}/json", patience)
     if status == 404:
         return None
     found: object = json.loads(body) if status == 200 else None

@@ -22,6 +22,7 @@ from faultline.kernel.procfs import ProcessId
 Data = dict[str, Any]
 SLOW: Final = 30.0  # seconds that a runtime may take beyond what it is told to wait
 _ASKED: Final = 10.0  # seconds for a question
+_LIMIT: Final = 8 << 20  # bytes of an answer
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -148,6 +149,8 @@ class Containerd(Runtime):
         end(process, signal.SIGTERM, grace)
 
     def start(self) -> None:
+        if self.first():
+            return  # another of ours has just done it
         self._forget()
         ordered((*self.tool, "tasks", "start", "--detach", self.container), SLOW)
 
@@ -227,15 +230,23 @@ def run(words: tuple[str, ...], patience: float) -> tuple[int, str, str]:
     program = shutil.which(words[0], path=path)
     if program is None:
         raise FileNotFoundError(2, "is not installed", words[0])
-    try:
-        done = subprocess.run(
-            [program, *words[1:]], stdin=subprocess.DEVNULL, capture_output=True, text=True,
-            timeout=patience, check=False, start_new_session=True,
-            env={"PATH": path, "LC_ALL": "C.UTF-8", **environment},
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        raise TimeoutError(110, f"does not end within {patience:g} s", program) from None
-    return done.returncode, done.stdout, done.stderr.strip()[-500:]
+    # Into memory and not through pipes: what was begun goes on when this process is killed, and a
+    # write into a pipe that nobody reads would end it in the middle.
+    with open(os.memfd_create("out"), "w+b") as out, open(os.memfd_create("said"), "w+b") as said:
+        try:
+            done = subprocess.run(
+                [program, *words[1:]], stdin=subprocess.DEVNULL, stdout=out, stderr=said,
+                timeout=patience, check=False, start_new_session=True,
+                env={"PATH": path, "LC_ALL": "C.UTF-8", **environment},
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            raise TimeoutError(110, f"does not end within {patience:g} s", program) from None
+        told = [_read(file.fileno()) for file in (out, said)]
+    return done.returncode, told[0], told[1].strip()[-500:]
+
+
+def _read(fd: int) -> str:
+    return os.pread(fd, _LIMIT, 0).decode(errors="replace")
 
 
 def alive(pid: int) -> ProcessId | None:

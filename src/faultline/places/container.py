@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from faultline.kernel.procfs import ProcessId
+
+_MADE_UP = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,11 @@ class Container:
     fleeting: bool = False  # its runtime removes it as soon as it has ended
 
     @property
+    def short(self) -> str:
+        """As much of its id as people use; an id that somebody chose is a name and left whole."""
+        return self.id[:12] if _MADE_UP.fullmatch(self.id) else self.id
+
+    @property
     def words(self) -> str:
-        name = f"{self.pod}/{self.in_pod}" if self.pod else self.name or self.id[:12]
-        return f"container {name.rstrip('/')} ({self.runtime} {self.id[:12]})"
+        name = f"{self.pod}/{self.in_pod}" if self.pod else self.name or self.short
+        return f"container {name.rstrip('/')} ({self.runtime} {self.short})"
