@@ -1,8 +1,8 @@
 """Sends to one address at a rate that is never exceeded: datagrams, bytes of connections, connects.
 
 Senders work side by side, each with its share of the rate and its own socket, and count in memory
-that they share. A sender that has fallen behind does not make up for it: the rate asked is the most
-that ever leaves. What the other side answers is read by the kernel alone and thrown away.
+that they share. A sender that has fallen behind by more than a fifth of a second does not make up for
+it: the rate asked is the most that leaves. What the other side answers is read by the kernel alone and thrown away.
 
 Order (spec), beside `deadline` and `stats`: `mode`: "udp", "tcp" (bytes over connections that stay
 open) or "connect" (connections that are reset as soon as they stand); `address`, `port`; `interval`
@@ -33,7 +33,7 @@ _SLOT: Final = 8 * len(COUNTED)
 _WORD: Final = struct.Struct("=Q")
 _BATCH: Final = 64  # units that are sent without another look at the clock
 _LEAST: Final = 500_000  # ns: shorter sleeps are not worth it, what is due meanwhile goes together
-_LAG: Final = 50_000_000  # ns: what is later than this is not sent any more
+LAG: Final = 200_000_000  # ns: what is later than this is not sent any more
 _PATIENCE: Final = 1.0  # seconds until a connection counts as not answered
 _PAUSE: Final = 0.1  # seconds until it is tried again
 _REFUSED: Final = (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ECONNRESET)
@@ -72,7 +72,7 @@ class Pace:
     def due(self, now: int) -> tuple[int, int]:
         """How many units may be sent now, and how many came too late to be sent at all."""
         late = 0
-        if now - self._next > _LAG:
+        if now - self._next > LAG:
             late = (now - self._next) // self.interval
             self._next += late * self.interval
         count = min(_BATCH, max(0, (now - self._next) // self.interval + 1))
