@@ -1,8 +1,8 @@
 """Sends to one address at a rate that is never exceeded: datagrams, bytes of connections, connects.
 
 Senders work side by side, each with its share of the rate and its own socket, and count in memory
-that they share. A sender that has fallen behind by more than a fifth of a second does not make up for
-it: the rate asked is the most that leaves. What the other side answers is read by the kernel alone and thrown away.
+that they share. A sender that has fallen behind makes up for a fifth of a second and no more: the
+rate asked is the most that leaves. What the other side answers is thrown away.
 
 Order (spec), beside `deadline` and `stats`: `mode`: "udp", "tcp" (bytes over connections that stay
 open) or "connect" (connections that are reset as soon as they stand); `address`, `port`; `interval`
@@ -73,7 +73,7 @@ class Pace:
         """How many units may be sent now, and how many came too late to be sent at all."""
         late = 0
         if now - self._next > LAG:
-            late = (now - self._next) // self.interval
+            late = (now - self._next - LAG) // self.interval
             self._next += late * self.interval
         count = min(_BATCH, max(0, (now - self._next) // self.interval + 1))
         self._next += count * self.interval
