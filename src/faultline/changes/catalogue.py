@@ -28,6 +28,7 @@ from faultline.changes.process_attribute import ProcessAttribute
 from faultline.changes.redirect import Redirect
 from faultline.changes.restart import Restart
 from faultline.changes.signal import Signalled, Stopped
+from faultline.changes.socket_denied import SocketDenied
 from faultline.changes.swap_off import SwapOff
 from faultline.changes.worker import Worker
 
@@ -62,6 +63,7 @@ KINDS: dict[str, Kind] = {
         ProcessEnded(),
         ProcessAttribute(),
         Redirect(),
+        SocketDenied(),
         SwapOff(),
         Worker(),
     )

@@ -56,6 +56,14 @@ def _members_from(data: Data | None) -> Members | None:
     return Members(int(data["group"]), ends, bool(data["both"]))
 
 
+def group_of(spec: Data, ctx: Context) -> cgroup.Group:
+    """The control group that a spec names: one that is there, or one of ours below it."""
+    known = spec["group"]
+    group = group_from(known)
+    step = known["step"]
+    return group if step is None else group.child(cgroup.group_name(ctx.uid, step))
+
+
 @contextmanager
 def matching(spec: Data, ctx: Context) -> Generator[Match]:
     """The match of a filter; what its members are known by has its number only by now."""
@@ -63,10 +71,7 @@ def matching(spec: Data, ctx: Context) -> Generator[Match]:
     if match.members is None:
         yield match
         return
-    known, teacher = spec["group"], spec["taught_by"]
-    group = group_from(known)
-    if known["step"] is not None:
-        group = group.child(cgroup.group_name(ctx.uid, known["step"]))
+    group, teacher = group_of(spec, ctx), spec["taught_by"]
     try:
         number = group.folder.stat().st_ino
     except FileNotFoundError as error:

@@ -26,6 +26,8 @@ F_MMAPABLE = 1 << 10
 
 _NUMBERS = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
 _CREATE, _LOOKUP, _UPDATE, _DELETE, _NEXT_KEY, _LOAD = 0, 1, 2, 3, 4, 5
+_PROG_ATTACH, _PROG_DETACH, _PROG_QUERY = 8, 9, 16
+_ALLOW_MULTI = 1 << 1
 _PROG_FD_BY_ID, _MAP_FD_BY_ID, _INFO_BY_FD = 13, 14, 15
 _LICENSE = b"Apache-2.0\0"
 _LOG_BYTES = 1 << 18
@@ -60,10 +62,15 @@ class MapInfo:
 
 
 def _bpf(command: int, attributes: bytes, what: str) -> int:
+    buffer = ctypes.create_string_buffer(attributes, max(len(attributes), _ATTR_BYTES))
+    return _bpf_in_place(command, buffer, what)
+
+
+def _bpf_in_place(command: int, buffer: ctypes.Array[ctypes.c_char], what: str) -> int:
+    """The same where the kernel answers in the attributes."""
     number = _NUMBERS.get(os.uname().machine)
     if number is None:
         raise Unsupported(f"bpf(2) has no known number on {os.uname().machine}")
-    buffer = ctypes.create_string_buffer(attributes, max(len(attributes), _ATTR_BYTES))
     size = ctypes.c_uint(len(buffer))
     result = int(_libc.syscall(ctypes.c_long(number), ctypes.c_int(command), buffer, size))
     if result < 0:
@@ -183,31 +190,37 @@ class Map:
         return mmap.mmap(self.fd, mmap.PAGESIZE, mmap.MAP_SHARED)
 
 
-def load_program(code: bytes, *, name: str) -> int:
-    """Load a traffic-control classifier and return its descriptor.
+def load_program(
+    code: bytes, *, name: str, kind: int = PROG_TYPE_SCHED_CLS, attach: int = 0
+) -> int:
+    """Load a program, by default a traffic-control classifier, and return its descriptor.
+
+    `attach` is where it will be attached, for the kinds that must say so.
 
     OSError carries the verifier's last lines when it refuses, EPERM without CAP_BPF and
     CAP_NET_ADMIN.
     """
     try:
-        return _load(code, name, None)
+        return _load(code, name, None, kind, attach)
     except OSError as problem:
         if problem.errno in (errno.EPERM, errno.ENOSYS, errno.ENOMEM):
             raise
     log = ctypes.create_string_buffer(_LOG_BYTES)
     try:
-        return _load(code, name, log)
+        return _load(code, name, log, kind, attach)
     except OSError as problem:
         said = "\n".join(log.value.decode(errors="replace").strip().splitlines()[-12:])
         raise OSError(problem.errno, f"{problem.strerror}: {said}", f"bpf: load {name}") from None
 
 
-def _load(code: bytes, name: str, log: ctypes.Array[ctypes.c_char] | None) -> int:
+def _load(
+    code: bytes, name: str, log: ctypes.Array[ctypes.c_char] | None, kind: int, attach: int
+) -> int:
     instructions = ctypes.create_string_buffer(code, len(code))
     license_text = ctypes.create_string_buffer(_LICENSE)
     attributes = struct.pack(
-        "=IIQQIIQII16s",
-        PROG_TYPE_SCHED_CLS,
+        "=IIQQIIQII16sII",
+        kind,
         len(code) // 8,
         _address(instructions),
         _address(license_text),
@@ -217,8 +230,41 @@ def _load(code: bytes, name: str, log: ctypes.Array[ctypes.c_char] | None) -> in
         0,
         0,
         _name(name),
+        0,
+        attach,
     )
     return _bpf(_LOAD, attributes, f"bpf: load {name}")
+
+
+def attach_program(target: int, fd: int, hook: int) -> None:
+    """Attach a program to a control group, beside those that are there (BPF_F_ALLOW_MULTI)."""
+    attributes = struct.pack("=IIII", target, fd, hook, _ALLOW_MULTI)
+    _bpf(_PROG_ATTACH, attributes, "bpf: attach a program to a control group")
+
+
+def detach_program(target: int, number: int, hook: int) -> None:
+    """Take a program away from a control group; one that is not there is no error."""
+    try:
+        fd = program_by_id(number)
+    except FileNotFoundError:
+        return
+    try:
+        attributes = struct.pack("=IIII", target, fd, hook, 0)
+        _bpf(_PROG_DETACH, attributes, "bpf: detach a program from a control group")
+    except FileNotFoundError:
+        return
+    finally:
+        os.close(fd)
+
+
+def attached_programs(target: int, hook: int) -> list[int]:
+    """The numbers of the programs on a control group itself."""
+    ids = (ctypes.c_uint32 * 64)()
+    attributes = bytearray(_ATTR_BYTES)
+    struct.pack_into("=IIIIQI", attributes, 0, target, hook, 0, 0, ctypes.addressof(ids), len(ids))
+    buffer = ctypes.create_string_buffer(bytes(attributes), _ATTR_BYTES)
+    _bpf_in_place(_PROG_QUERY, buffer, "bpf: programs of a control group")
+    return list(ids[: struct.unpack_from("=I", buffer, 24)[0]])
 
 
 def program_by_id(number: int) -> int:

@@ -10,9 +10,14 @@ from collections.abc import Callable
 
 import pytest
 from lanes import IP_RECVERR, IPV6_RECVERR, Lane, off, on, order, until
+from netrig import Net
 
-from faultline.errors import Unsupported
+from faultline.changes.kind import Context
+from faultline.changes.model import Presence
+from faultline.changes.socket_denied import SocketDenied
+from faultline.errors import InvalidParameter, Unsupported
 from faultline.injection.injector import Injector
+from faultline.kernel import clock
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.needs_netns, pytest.mark.both_kernels]
 
@@ -128,3 +133,56 @@ def test_another_engine_cannot(few: Lane, on_few: Injector) -> None:
         on_few.inject(order("partition", **few.here, look="refused", engine="packets"))
     record = on_few.inject(order("partition", **few.here, look="loss", engine="packets"))
     off(on_few, record.uid)
+
+
+@pytest.mark.parametrize("few", ["lo-out-4", "wire-out-4", "wire-out-6"], indirect=True)
+def test_denied_where_it_is_asked_for(few: Lane, on_few: Injector) -> None:
+    """Before anything is sent; somebody in another network hears nothing of it."""
+    where = {"interface": few.device, "destination": few.host, "destination_port": "7000-7100"}
+    few.receiver.listen(few.host, 7200)
+    with on(on_few, "partition", **where, look="denied") as record:
+        with few.sender.socket(few.family, socket.SOCK_STREAM) as client:
+            assert error_of(lambda: client.connect((few.host, 7001))) == errno.EPERM
+        with few.sender.socket(few.family, socket.SOCK_DGRAM) as client:
+            assert error_of(lambda: client.sendto(b"x", (few.host, 7100))) == errno.EPERM
+            assert error_of(lambda: client.sendto(b"x", (few.host, 7101))) == 0
+        with few.sender.socket(few.family, socket.SOCK_STREAM) as client:
+            assert error_of(lambda: client.connect((few.host, 7200))) == 0
+        other = Net.make()
+        with other.socket(few.family, socket.SOCK_STREAM) as client:
+            assert error_of(lambda: client.connect((few.host, 7001))) != errno.EPERM
+        other.close()
+        assert record.uid in {found.uid for found in SocketDenied().scan(None, ())}
+    with few.sender.socket(few.family, socket.SOCK_STREAM) as client:
+        assert error_of(lambda: client.connect((few.host, 7001))) == errno.ECONNREFUSED
+
+
+@pytest.mark.parametrize("few", ["wire-out-4"], indirect=True)
+def test_denial_ends_at_its_deadline_with_nobody_left(few: Lane, on_few: Injector) -> None:
+    """The programs compare the clock themselves."""
+    wanted = order("partition", "1500ms", interface=few.device, look="denied", protocol="tcp")
+    plan = on_few.plan(wanted)
+    change = plan.changes[-1]
+    ctx = Context("test-denied", 0, clock.now() + 700_000_000, few.inside.nl)
+    kind = SocketDenied()
+    try:
+        kind.apply(change.spec, {}, ctx)
+        listener = few.listener()
+
+        def asked() -> int:
+            with few.sender.socket(few.family, socket.SOCK_STREAM) as client:
+                return error_of(lambda: client.connect(listener.getsockname()))
+
+        assert asked() == errno.EPERM
+        until(lambda: asked() == 0)
+        assert clock.now() > ctx.deadline
+        assert kind.presence(change.spec, {}, {}, ctx) is Presence.OURS
+    finally:
+        kind.undo(change.spec, {}, {}, ctx)
+    assert kind.presence(change.spec, {}, {}, ctx) is Presence.ABSENT
+
+
+def test_what_cannot_be_denied(few: Lane, on_few: Injector) -> None:
+    for wrong in ({"source": few.host}, {"direction": "in"}, {"tcp_flags": "syn"}):
+        with pytest.raises(InvalidParameter):
+            on_few.inject(order("partition", interface=few.device, look="denied", **wrong))

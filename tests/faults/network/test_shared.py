@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import socket
 import subprocess
@@ -11,9 +12,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from lanes import connects, off, order
+from lanes import connects, off, order, until
 from netrig import Net, Wire
 
+from faultline.changes.model import End
 from faultline.errors import Unsupported
 from faultline.injection.injector import Injector
 from faultline.injection.plan import Order
@@ -46,6 +48,9 @@ def ask(what, *words):
             os._exit(0)
         return os.waitpid(pid, 0)[1] == 0
     if what == "kept": return speak(kept, held) and speak(held, kept)
+    if what == "why":
+        try: connect(*words)
+        except OSError as error: return error.errno
     if what == "timed":
         begun = time.perf_counter(); connect(*words); return (time.perf_counter() - begun) * 1e3
 
@@ -155,6 +160,32 @@ def test_packets_wait(wire: Wire, injector: Injector, program: Program, directio
         assert program("timed", wire.there6, 7002) > waits - 5
         assert connects(wire.here, wire.there, wire.there6, 7004, patience=0.1)
     assert program("timed", wire.there6, 7002) < 100
+
+
+def test_what_the_process_asks_for_is_denied(
+    wire: Wire, injector: Injector, program: Program
+) -> None:
+    wire.there.listen(wire.there4, 7002)
+    before = program.group
+    record = injector.inject(at(program, "partition", interface="v0", look="denied"))
+    assert injector.observe(record.uid).effect is Effect.UNMEASURED
+    assert program("why", wire.there4, 7002) == errno.EPERM
+    assert connects(wire.here, wire.there, wire.there4, 7004)
+    assert injector.observe(record.uid).effect is Effect.EFFECTIVE
+    off(injector, record.uid)
+    assert program.group == before
+    assert program("connect", wire.there4, 7002)
+
+
+def test_with_its_end_everything_of_the_fault_goes(
+    wire: Wire, injector: Injector, program: Program
+) -> None:
+    record = injector.inject(at(program, "loss", interface="v0", percent="50%"))
+    program.close()
+    until(lambda: injector.get(record.uid).end is not None)
+    assert injector.get(record.uid).end is End.GONE
+    assert injector.residue(record.uid) == []
+    assert not cgroup.layout().find_marked(f"{cgroup.MARK}{record.uid}")
 
 
 def test_behind_what_holds_packets_nobody_knows_whose_they_are(

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from faultline.api.quantities import Between, Duration, Flag, Percent, Rate, Size, text
 from faultline.changes.model import Change, Record
 from faultline.errors import InvalidParameter
-from faultline.injection import engines, traffic_reading
+from faultline.injection import denying, engines, traffic_reading
 from faultline.injection.packet_faults import FILTER, Classified, Held, HitParams
 from faultline.injection.packets import PacketParams
 from faultline.injection.reading import Reading
@@ -80,9 +80,10 @@ class PartitionParams(PacketParams):
 
     direction: Annotated[Literal["out", "in", "both"], Flag("d")] = "both"
     """Packets that leave, that arrive, or both; `in` then has source and destination swapped."""
-    look: Look = "loss"
+    look: Literal[Look, "denied"] = "loss"
     """What the sender sees: nothing; refused: a TCP reset, or that the port is unreachable;
-    unreachable: that the host is; network-unreachable; prohibited: by a firewall on the way.
+    unreachable: that the host is; network-unreachable; prohibited: by a firewall on the way;
+    denied: `connect` and `sendto` fail with EPERM, as behind a firewall of this host.
     """
 
 
@@ -99,14 +100,34 @@ class NetworkPartition(Classified[PartitionParams]):
         + "Every matching packet is taken and freed, in both directions unless asked."
         + _SEEN
     )
-    cannot = Classified.cannot + _UNSEEN
+    cannot = (
+        Classified.cannot
+        + _UNSEEN
+        + " With `look: denied` open connections see only loss, the interface does not count, and "
+        "host names are looked up once; it needs a mounted tree of control groups of version 2."
+    )
     example: ClassVar[dict[str, str]] = {"interface": "lo", "destination": "127.0.0.2"}
 
     def action(self, params: PartitionParams) -> Action:
-        return _lost(params.look)
+        return _lost("loss" if params.look == "denied" else params.look)
 
     def words(self, params: PartitionParams) -> str:
+        if params.look == "denied":
+            return "deny all packets"
         return _lose(params.look, "all")
+
+    def plan(self, place: Place, params: PartitionParams) -> list[Change]:
+        changes = super().plan(place, params)
+        return [*changes, denying.change(place, params, changes)] if _denied(params) else changes
+
+    def observe(self, place: Place, params: PartitionParams, record: Record) -> Reading:
+        if _denied(params):
+            return denying.reading(place, self.words(params), record)
+        return super().observe(place, params, record)
+
+
+def _denied(params: PartitionParams) -> bool:
+    return params.look == "denied"
 
 
 class ResetParams(PacketParams):
