@@ -32,7 +32,7 @@ from faultline.injection.plan import Order
 from faultline.kernel import link, syscalls
 from faultline.kernel.netlink import Netlink
 from faultline.places.find import Target
-from faultline.places.model import HOST
+from faultline.places.model import HOST, PROCESS
 from faultline.units import Duration
 
 PATIENCE = 60.0  # seconds for one trial
@@ -224,13 +224,17 @@ def _prepared(fault_id: str) -> Trial:
     except OSError as error:
         why = f"the ground for it cannot be prepared: {error.strerror} ({error.filename})"
         return Trial(fault_id, works=False, why=why)
+    except FaultlineError as error:
+        return Trial(fault_id, works=False, why=error.message)
 
 
 def _try(fault_id: str) -> Trial:
     fault = registry.get(fault_id)
+    # What does not act on the host is tried on a process with everything of its own.
+    kind = PROCESS if HOST not in fault.places and PROCESS in fault.places else HOST
     with (
         tempfile.TemporaryDirectory(prefix="faultline-store.") as state,
-        ground(fault) as here,
+        ground(fault, kind) as here,
         Injector(Path(state)) as injector,
     ):
         try:
@@ -239,7 +243,9 @@ def _try(fault_id: str) -> Trial:
                 .read_text(here.params)
                 .model_dump(mode="json", exclude_unset=True)
             )
-            record = injector.inject(Order(fault_id, read, Duration.parse("1m")))
+            record = injector.inject(
+                Order(fault_id, read, Duration.parse("1m"), target=here.target)
+            )
             engine = "+".join(step.change.kind for step in record.steps)
             reading = injector.observe(record.uid)
             record = injector.recover(record.uid)

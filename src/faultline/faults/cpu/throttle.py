@@ -71,7 +71,7 @@ class CpuThrottle(Fault[ThrottleParams]):
         "does not use its quota, with processes of ours that want more of it in its group."
     )
     restores = "The quota from before, if it is still ours."
-    example: ClassVar[dict[str, str]] = {"percent": "40%"}
+    example: ClassVar[dict[str, str]] = {"percent": "20%"}
     places = frozenset(KINDS) - {HOST}
     needs = frozenset({"root"})
 
@@ -109,7 +109,7 @@ class CpuThrottle(Fault[ThrottleParams]):
         reading = self._judge(asked, wanted, *_watched(group, usage), "by the target")
         if reading is None:
             try:
-                with _load(place, record, wanted):
+                with _load(place, record):
                     looks = _watched(group, usage)
             except FaultlineError as error:
                 return Reading.unmeasured(asked, self.measures, error.message)
@@ -195,7 +195,7 @@ def _use(group: Group, usage: Group) -> _Use:
 
 
 @contextmanager
-def _load(place: Place, record: Record, wanted: float) -> Generator[None]:
+def _load(place: Place, record: Record) -> Generator[None]:
     """Let processes of ours want more than the quota while the block runs.
 
     They would end by themselves, and carry the mark of the fault.
@@ -204,7 +204,7 @@ def _load(place: Place, record: Record, wanted: float) -> Generator[None]:
     order: dict[str, Any] = {
         "percent": 100.0,
         "scope": "all",
-        "cores": usable_cores(place)[: int(wanted) + 1],
+        "cores": usable_cores(place),  # all, since others may fill any one of them
         "join": joined(place, "cpuset"),
         "deadline": end,
     }
