@@ -29,6 +29,7 @@ from faultline.changes.redirect import Redirect
 from faultline.changes.restart import Restart
 from faultline.changes.signal import Signalled, Stopped
 from faultline.changes.socket_denied import SocketDenied
+from faultline.changes.sockets_ended import SocketsEnded
 from faultline.changes.swap_off import SwapOff
 from faultline.changes.worker import Worker
 
@@ -64,6 +65,7 @@ KINDS: dict[str, Kind] = {
         ProcessAttribute(),
         Redirect(),
         SocketDenied(),
+        SocketsEnded(),
         SwapOff(),
         Worker(),
     )

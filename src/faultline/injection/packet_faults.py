@@ -68,9 +68,14 @@ class Classified(Fault[P]):
         """What is asked, in a few words."""
         raise NotImplementedError
 
+    def before(self, place: Place, params: P, aims: list[Aim]) -> list[Change]:
+        """What is done once, before the filters are there."""
+        return []
+
     def plan(self, place: Place, params: P) -> list[Change]:
         action, what = self.action(params), self.words(params)
         changes, aims = aimed(place, params)
+        changes += self.before(place, params, aims)
         for aim in network_members.taught(aims, changes):
             changes += engines.decided(aim, action, what, params.engine, len(changes))
         return changes

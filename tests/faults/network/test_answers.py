@@ -100,6 +100,19 @@ def test_a_connection_is_reset_at_its_next_segment(way: Lane, on_way: Injector) 
     assert again.recv(10) == b"hello"
 
 
+def test_idle_connections_end_at_once(way: Lane, on_way: Injector) -> None:
+    """At both ends; and one that does not match goes on."""
+    client, served = way.connected()
+    port = served.getsockname()[1]
+    other, kept = way.connected()
+    sides = {"destination_port" if way.direction == "out" else "source_port": str(port)}
+    with on(on_way, "reset", **way.here | {"direction": "both"}, idle=True, **sides):
+        told = {error_of(lambda one=one: one.recv(1)) for one in (client, served)}
+        assert told <= {errno.ECONNABORTED, errno.ECONNRESET}
+        other.sendall(b"x")
+        assert kept.recv(1) == b"x"
+
+
 def test_a_share_of_the_packets(few: Lane, on_few: Injector) -> None:
     with on(on_few, "loss", **few.here, percent="30%", look="refused", protocol="udp"):
         assert connecting(few)[0] == 0

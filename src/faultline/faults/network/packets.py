@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Annotated, ClassVar, Literal
 
 from faultline.api.quantities import Between, Duration, Flag, Percent, Rate, Size, text
+from faultline.changes.classifier import match_to
 from faultline.changes.model import Change, Record
 from faultline.errors import InvalidParameter
 from faultline.injection import denying, engines, traffic_reading
 from faultline.injection.packet_faults import FILTER, Classified, Held, HitParams
-from faultline.injection.packets import PacketParams
+from faultline.injection.packets import Aim, PacketParams, exempt
 from faultline.injection.reading import Reading
 from faultline.kernel.match import Action, ActionKind, Answer
 from faultline.places.model import Place
@@ -139,6 +140,10 @@ class ResetParams(PacketParams):
     """tcp: nothing else has resets."""
     percent: Annotated[Percent, Between("0.001%", "100%"), Flag("p")] = text("100%")
     """The share of the matching segments that is answered by a reset, at random."""
+    idle: bool = False
+    """End the open connections that match at once as well, also those that nobody sends on: their
+    programs see ECONNABORTED, and the other side a reset.
+    """
 
 
 class NetworkReset(Classified[ResetParams]):
@@ -154,8 +159,9 @@ class NetworkReset(Classified[ResetParams]):
         "sends, and goes back to its sender."
     )
     cannot = (
-        Classified.cannot + " An idle connection stays until its next segment. Nothing is answered "
-        "on devices without an Ethernet header."
+        Classified.cannot + " An idle connection stays until its next segment, unless `idle` "
+        "is asked for; what was ended does not come back. Nothing is answered on devices without "
+        "an Ethernet header."
     )
     example: ClassVar[dict[str, str]] = {"interface": "lo", "destination_port": "8099"}
 
@@ -166,6 +172,23 @@ class NetworkReset(Classified[ResetParams]):
 
     def action(self, params: ResetParams) -> Action:
         return Action(ActionKind.ANSWER, percent=float(params.percent), answer=str(Answer.REFUSED))
+
+    def before(self, place: Place, params: ResetParams, aims: list[Aim]) -> list[Change]:
+        """Before, because the filter would take away the resets that the kernel itself sends."""
+        if not params.idle:
+            return []
+        if params.tcp_flags or params.percent < 100:
+            raise InvalidParameter(
+                "idle", True, "all connections: no share and no flags of segments"
+            )
+        shared = not place.is_host and not place.own_network
+        spec = {
+            "matches": {str(aim.direction): match_to(aim.match) for aim in aims},
+            "ifindex": aims[0].device.index,
+            "exempt": exempt(),
+            "pids": [each.pid for each in place.processes()] if shared else None,
+        }
+        return [Change("sockets_ended", spec)]
 
     def words(self, params: ResetParams) -> str:
         return f"reset at {params.percent} of the segments"
