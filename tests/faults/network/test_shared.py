@@ -16,7 +16,7 @@ from lanes import connects, off, order, until
 from netrig import Net, Wire
 
 from faultline.changes.model import End
-from faultline.errors import Unsupported
+from faultline.errors import Refused, Unsupported
 from faultline.injection.injector import Injector
 from faultline.injection.plan import Order
 from faultline.injection.reading import Effect
@@ -238,3 +238,9 @@ def test_a_listener_that_others_hold_too(wire: Wire, injector: Injector) -> None
 def test_a_device_is_everybodys(injector: Injector, program: Program) -> None:
     with pytest.raises(Unsupported, match="shares the network"):
         injector.inject(at(program, "down", interface="v0"))
+
+
+def test_a_port_of_somebody_else_is_not_taken(injector: Injector, program: Program) -> None:
+    """By force only from the place itself."""
+    with socket.create_server(("127.0.0.1", 7020)), pytest.raises(Refused, match="not by"):
+        injector.inject(at(program, "occupy", port=7020, force=True))

@@ -91,6 +91,20 @@ def _of_ours(holders: list[procfs.Process]) -> list[str]:
     return [found[0] for found in marks if found]
 
 
+def _check_theirs(place: Place, params: OccupyParams, holders: list[procfs.Process]) -> None:
+    """Raise Refused for a program outside a place that shares the network: it is not meant."""
+    if place.is_host or place.own_network:
+        return
+    inside = {each.id for each in place.processes()}
+    others = [each for each in holders if each.id not in inside]
+    if others:
+        names = ", ".join(f"{each.name} (pid {each.pid})" for each in others)
+        raise Refused(
+            f"{params.protocol} port {params.port} is held by {names}, not by {place.words}, which "
+            "shares the network of this host"
+        )
+
+
 class NetworkOccupy(Fault[OccupyParams]):
     """Hold a port, so that the program that needs it cannot bind it.
 
@@ -100,7 +114,10 @@ class NetworkOccupy(Fault[OccupyParams]):
     id = "network.occupy"
     ending = Ending.SELF
     does = "A process of ours binds the port (and listens, for TCP) and never answers."
-    cannot = "A program that has the port keeps it, unless `force` ends it."
+    cannot = (
+        "A program that has the port keeps it, unless `force` ends it. At a place that shares the "
+        "network of the host the port is that of the host."
+    )
     restores = "Ends the process, so the kernel frees the port; then runs `restart`, if given."
     measures = "Binding the port is tried again and must fail with 'address in use'."
     scratch = "netns"
@@ -130,6 +147,7 @@ class NetworkOccupy(Fault[OccupyParams]):
                 f"{params.protocol} port {params.port} is held by {names}",
                 hint="--force ends it first; --restart brings it back",
             )
+        _check_theirs(place, params, holders)
         guards.protect(holders)
         order["patience"] = 2 if holders else 0  # seconds in which the last holder may end
         ended = [Change("signalled", {**identity(each), "signal": SIGKILL}) for each in holders]
