@@ -158,6 +158,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("faultline suite")
     group.addoption("--full", action="store_true", help="run everything, with the full matrices")
     group.addoption("--part", default="0/1", help="I/N: only each N-th test, from the I-th on")
+    group.addoption("--also", help="a file with the names of tests that no part may leave out")
     group.addoption(
         "--no-residue",
         action="store_true",
@@ -188,7 +189,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     part, parts = map(int, config.getoption("--part").split("/"))
     if parts > 1:
         chosen = [item for item in items if item.get_closest_marker("both_kernels")]
-        items[:] = chosen[part::parts]
+        also = config.getoption("--also")
+        wanted = set(Path(also).read_text().splitlines() if also else ())
+        items[:] = [
+            item
+            for index, item in enumerate(chosen)
+            if index % parts == part or item.nodeid in wanted
+        ]
     # The second kernel comes last: it is compared with what was skipped here.
     items.sort(
         key=lambda item: (

@@ -1,4 +1,8 @@
-"""The tests marked `both_kernels`, once more under another Linux kernel."""
+"""The tests marked `both_kernels`, once more under another Linux kernel.
+
+All of those that this kernel could not run, and of the others a part that changes from run to run;
+all of them with --full.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +15,13 @@ from pathlib import Path
 
 import pytest
 
+from faultline.testing.sampling import SEED
+
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT = 2700  # seconds
 FEW = 20  # failures that are tried once more
-PARTS = 3  # kernels that run at once
+AT_ONCE = 2  # kernels that run side by side, as many as this project's machines have cores
+SHARE = 3  # of the tests that ran here, each how many-th runs there as well
 
 pytestmark = [pytest.mark.needs_second_kernel, pytest.mark.timeout(LIMIT + 60)]
 
@@ -34,6 +41,22 @@ def _run_there(config: pytest.Config, report: Path, *tests: str) -> subprocess.P
     return subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
+
+
+def _parts(
+    config: pytest.Config, scratch: Path, skipped: list[str]
+) -> dict[Path, subprocess.Popen[str]]:
+    """Start the parts of this run, each with its share of what this kernel has skipped."""
+    parts = AT_ONCE * (1 if config.getoption("--full") else SHARE)
+    runs: dict[Path, subprocess.Popen[str]] = {}
+    for number in range(AT_ONCE):
+        part = (number * parts // AT_ONCE + SEED) % parts
+        also = scratch / f"{number}.txt"
+        also.write_text("".join(f"{test}\n" for test in skipped[number::AT_ONCE]))
+        report = scratch / f"{number}.xml"
+        options = (f"--part={part}/{parts}", f"--also={also.relative_to(ROOT)}")
+        runs[report] = _run_there(config, report, *options)
+    return runs
 
 
 def _finished(runs: dict[Path, subprocess.Popen[str]]) -> dict[str, tuple[str, str]]:
@@ -72,15 +95,7 @@ def test_everything_that_either_kernel_can_run_passes_in_it(
     folder = ROOT / "build"
     folder.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix="second-kernel-") as scratch:
-        # Each has one processor and mostly waits, so several share the cores of this machine.
-        outcomes = _finished(
-            {
-                (report := Path(scratch) / f"{part}.xml"): _run_there(
-                    request.config, report, f"--part={part}/{PARTS}"
-                )
-                for part in range(PARTS)
-            }
-        )
+        outcomes = _finished(_parts(request.config, Path(scratch), sorted(skipped_here)))
         failed = [test for test, (outcome, _) in outcomes.items() if outcome == "failed"]
         if 0 < len(failed) <= FEW:
             # On a busy machine: once more, by themselves, and named.
