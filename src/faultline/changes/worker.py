@@ -48,7 +48,7 @@ class Worker(Kind):
         order = {
             "module": spec["module"],
             "deadline": ctx.deadline + spec.get("linger", 0),
-            "target": target_of_place(ctx.inside),
+            "target": target_of_place(ctx.inside, spec["spec"]),
             "spec": {
                 **_fill(spec["spec"], ctx),
                 "mark": ctx.mark,
@@ -155,11 +155,15 @@ def root_of_place(place: Data) -> Data | None:
     return {"pid": place["pid"], "start": place["start"]}
 
 
-def target_of_place(place: Data) -> Data | None:
-    """The process that a worker ends with; None where it outlives it, or there is none."""
-    if not place.get("ends_with"):
-        return None
-    return {"pid": place["pid"], "start": place["start"]}
+def target_of_place(place: Data, order: Data) -> Data | None:
+    """What a worker ends with: the process of a place or, where it has joined the groups of a place
+    that no single process stands for, those who are in there; None for nobody.
+    """
+    if place.get("ends_with"):
+        return {"pid": place["pid"], "start": place["start"]}
+    if place.get("kind") == "cgroup" and order.get("join"):
+        return {"group": place["group"]}
+    return None
 
 
 def _forget(path: str) -> None:

@@ -12,32 +12,75 @@ import errno
 import os
 import signal
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import Any, ClassVar
 
 from faultline.errors import TargetGone
-from faultline.kernel import clock, syscalls
+from faultline.kernel import cgroup, clock, procfs, syscalls
+from faultline.kernel.cgroup import Group
 from faultline.kernel.procfs import ProcessId
 
 _ENDING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 _LOOK = 0.2  # seconds between two looks at the target: what it leaves must not be kept busy
+_LOOK_INTO_GROUP = 10**9  # nanoseconds between two looks at who is in a group
+_MARK = "faultline:"  # what the last argument of a worker begins with
 
 
 class _Target:
-    """The process that this one may not outlive, held by its pidfd; one for a whole worker."""
+    """What this process may not outlive, one for a whole worker: a process, held by its pidfd, or
+    everybody in a control group but workers of ours.
+    """
 
     fd: int | None = None
+    groups: ClassVar[list[Group]] = []
+    _next = 0
+
+    @classmethod
+    def known(cls) -> bool:
+        return cls.fd is not None or bool(cls.groups)
 
     @classmethod
     def ended(cls) -> bool:
-        return cls.fd is not None and syscalls.pidfd_wait(cls.fd, 0)
+        if cls.fd is not None:
+            return syscalls.pidfd_wait(cls.fd, 0)
+        if not cls.groups or clock.now() < cls._next:
+            return False
+        cls._next = clock.now() + _LOOK_INTO_GROUP
+        return not any(_lives_in(group) for group in cls.groups)
+
+
+def _lives_in(group: Group) -> bool:
+    """Whether anybody is in the group, or below it, who is no worker of ours."""
+    for each in group.walk():
+        try:
+            members = each.pids()
+        except FileNotFoundError:  # it went meanwhile
+            continue
+        except OSError:  # of threads: not ours to say who is in there
+            return True
+        if not all(_is_ours(pid) for pid in members):
+            return True
+    return False
+
+
+def _is_ours(pid: int) -> bool:
+    """Whether it is a worker, or has ended; 0 stands for one that we cannot see."""
+    try:
+        return pid > 0 and any(each.startswith(_MARK) for each in procfs.process(pid).cmdline)
+    except ProcessLookupError:
+        return True
 
 
 def tie(target: dict[str, Any] | None) -> None:
-    """Let every `Lifetime` of this process end with the target, {pid, start}; None: with nobody.
+    """Let every `Lifetime` of this process end with the target: {pid, start}, or {group: path} as
+    in /proc/PID/cgroup; None: with nobody.
 
     Raises TargetGone if it has ended already.
     """
     if target is None:
+        return
+    if "group" in target:
+        every = (Group(each, target["group"]) for each in cgroup.layout().hierarchies)
+        _Target.groups = [each for each in every if each.exists()]
         return
     try:
         _Target.fd = ProcessId(target["pid"], target["start"]).open()
@@ -62,7 +105,7 @@ class Lifetime:
         until = clock.now() + round(seconds * 1e9)
         while not self._asked:
             left = (min(until, self._deadline) - clock.now()) / 1e9
-            nap = left if _Target.fd is None else min(left, _LOOK)
+            nap = min(left, _LOOK) if _Target.known() else left
             found = signal.sigtimedwait(_ENDING, max(0.0, nap))
             now = clock.now()
             self._asked = found is not None or now >= self._deadline or _Target.ended()

@@ -61,6 +61,7 @@ def cores_used(group: Group, seconds: float) -> float:
 # ---------------------------------------------------------------------------------------- loads
 
 
+@pytest.mark.slow
 def test_a_burn_of_a_place_with_a_quota_is_a_share_of_it_and_charged_to_it(injector, grouped):
     place = grouped(**HALF)
     record = injector.inject(order("cpu.burn", Target(pid=place.pid), percent="40%"))
@@ -106,6 +107,19 @@ def test_a_load_ends_with_its_target_and_leaves_its_groups_free(injector, groupe
     assert injector.get(record.uid).end is End.GONE
 
 
+def test_a_load_of_a_group_ends_when_nobody_else_is_in_it(injector, grouped):
+    place = grouped()
+    record = injector.inject(order("cpu.load", place.target, count=4))
+    time.sleep(1.5)
+    assert procfs.find_marked(mark(record.uid, 0))
+    place.process.kill()
+    place.process.wait()
+    until(lambda: not procfs.find_marked(mark(record.uid, 0)), 10)
+    assert place.inner("cpu").pids() == []
+    assert injector.recover(record.uid).end is End.RECOVERED
+
+
+@pytest.mark.slow
 def test_switches_are_many_and_ours(injector, grouped):
     record = injector.inject(Order("cpu.switch", {"count": 2}, Duration.parse("60s")))
     reading = injector.observe(record.uid)
@@ -120,6 +134,7 @@ def test_switches_are_many_and_ours(injector, grouped):
 # ------------------------------------------------------------------------------------- throttle
 
 
+@pytest.mark.slow
 def test_a_target_that_spins_gets_what_is_left_to_it(injector, grouped):
     place = grouped(SPIN)
     record = injector.inject(order("cpu.throttle", place.target, percent="10%", of="core"))
