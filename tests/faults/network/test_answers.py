@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from lanes import IP_RECVERR, IPV6_RECVERR, Lane, off, on, order, until
+from lanes import HALF, IP_RECVERR, IPV6_RECVERR, Lane, off, on, order, until
 from netrig import Net
 
 from faultline.changes.kind import Context
@@ -62,6 +62,7 @@ def sending(lane: Lane, *, curious: bool = False) -> int:
     return error_of(twice)
 
 
+@pytest.mark.parametrize("way", HALF, indirect=True)
 def test_refused(way: Lane, on_way: Injector) -> None:
     """Both lanes of a direction: a SYN that leaves is answered to us, one that arrives to them."""
     with on(on_way, "partition", **way.here | {"direction": way.direction}, look="refused"):
@@ -88,6 +89,7 @@ def test_unreachable(few: Lane, on_few: Injector, look: str, told: int | None) -
         assert connecting(few)[0] == told
 
 
+@pytest.mark.parametrize("way", HALF, indirect=True)
 def test_a_connection_is_reset_at_its_next_segment(way: Lane, on_way: Injector) -> None:
     client, served = way.connected()
     with on(on_way, "reset", **way.here):
@@ -100,6 +102,7 @@ def test_a_connection_is_reset_at_its_next_segment(way: Lane, on_way: Injector) 
     assert again.recv(10) == b"hello"
 
 
+@pytest.mark.parametrize("way", HALF, indirect=True)
 def test_idle_connections_end_at_once(way: Lane, on_way: Injector) -> None:
     """At both ends; and one that does not match goes on."""
     client, served = way.connected()

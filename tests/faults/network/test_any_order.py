@@ -61,6 +61,7 @@ def tree(*, with_clsact: bool = True) -> list[str]:
     return listed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("own", OWN)
 def test_six_come_and_go_in_any_order(wire: Wire, injector: Injector, own: str) -> None:
     for line in OWN[own]:

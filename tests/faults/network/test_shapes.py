@@ -60,6 +60,7 @@ def test_flags_that_are_none(few: Lane, on_few: Injector, wrong: dict[str, str])
         on_few.inject(order("loss", **few.here, percent="10%", **wrong))
 
 
+@pytest.mark.parametrize("few", ["wire-out-4"], indirect=True)
 @pytest.mark.parametrize("distribution", ["pareto", "paretonormal", "normal"])
 def test_long_waits_are_rare(few: Lane, on_few: Injector, distribution: str) -> None:
     spread = {"latency": "40ms", "jitter": "8ms", "distribution": distribution}
@@ -73,6 +74,7 @@ def test_long_waits_are_rare(few: Lane, on_few: Injector, distribution: str) -> 
         assert middle < mean + 2  # the mean is that asked, most are below it
 
 
+@pytest.mark.parametrize("few", ["lo-out-4", "wire-in-6"], indirect=True)
 @pytest.mark.parametrize("engine", ["auto", "packets"])
 def test_a_burst_passes_at_the_peak(few: Lane, on_few: Injector, engine: str) -> None:
     """Of 101 kB at 1 Mbit/s 85 kB pass at 4 Mbit/s, in 170 ms; the rest takes 125 ms."""
