@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -14,16 +13,16 @@ from typing import Any
 import pytest
 from tests.cli.command import Cli
 from tests.containers.grounds import NOTES, NotStarted, Runtime, prepared, until
+from tests.containers.looking import began, ended, hit_place, inside, killed, took
 
-from faultline.changes.model import End, Record, State
+from faultline.changes.model import End
 from faultline.errors import Protected, Refused, TargetGone
 from faultline.injection.injector import Injector
 from faultline.injection.plan import Order
 from faultline.injection.reading import Effect
-from faultline.kernel import files, freezer, procfs
+from faultline.kernel import freezer, procfs
 from faultline.places import containers
 from faultline.places.find import Target, find
-from faultline.places.model import Place
 from faultline.testing import crash
 from faultline.units import Duration
 
@@ -51,48 +50,6 @@ def order(
 ) -> Order:
     target = Target(container=name)
     return Order(fault, params, Duration.parse(duration), allow=frozenset(allow), target=target)
-
-
-def took(place: Place, size: int = 1) -> float | None:
-    """Seconds that a datagram takes on lo inside of a place; None if it is lost."""
-    with place.entered(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as here:
-        here.bind(("127.0.0.1", 0))
-        here.settimeout(0.4)
-        begun = time.monotonic()
-        here.sendto(bytes(size), here.getsockname())
-        try:
-            here.recv(size)
-        except TimeoutError:
-            return None
-        return time.monotonic() - begun
-
-
-def inside(place: Place, path: str) -> str:
-    """A file as the container has it."""
-    with place.root() as root:
-        folder, name = files.locate(path, root)
-        try:
-            fd = files.open_regular(folder, name)
-        finally:
-            os.close(folder)
-    with os.fdopen(fd) as file:
-        return file.read()
-
-
-def ended(injector: Injector, uid: str) -> Record:
-    until(lambda: injector.get(uid).state is State.ENDED)
-    return injector.get(uid)
-
-
-def killed(injector: Injector) -> None:
-    """SIGKILL to both keepers; stopped first, since each starts the other again."""
-    mark = f"keeper:{injector.store.state}"
-    found = [each for each in procfs.processes() if mark in each.cmdline]
-    for signum in (signal.SIGSTOP, signal.SIGKILL):
-        for each in found:
-            each.id.send(signum)
-    for each in found:
-        each.id.wait(5.0)
 
 
 class Everywhere:
@@ -295,7 +252,7 @@ class Everywhere:
         with self.own(runtime, "box") as name:
             before = containers.find(name)
             waiting = cli.start("inject", "container", "stop", "--container", name, "--grace", "3s")
-            until(lambda: (store / "journal.db").exists() and _began(store, name))
+            until(lambda: (store / "journal.db").exists() and began(store, name))
             time.sleep(1.0)  # it has been asked to end, and has three seconds for it
             waiting.kill()
             waiting.communicate()
@@ -384,10 +341,10 @@ class Everywhere:
                 *words, "--container", name, "-t", "60s", "--uid", f"follow-{name}", "--follow"
             )
             try:
-                place = _hit_place(name)
+                place = hit_place(name)
                 runtime.restart(name)
                 assert not place.process or not place.process.alive()
-                _hit_place(name)
+                hit_place(name)
                 follow.send_signal(signal.SIGINT)
                 out, err = follow.communicate(timeout=30)
             finally:
@@ -396,25 +353,3 @@ class Everywhere:
             assert follow.returncode == 130, (out, err)
             assert "target gone" in err
             assert took(find(Target(container=name))) is not None
-
-
-def _began(store: Path, name: str) -> bool:
-    """Whether the change of a fault on this container is being made."""
-    with Injector(store) as injector:
-        found = [each for each in injector.query() if name in str(each.place["name"])]
-        return any(step.state == "applying" for each in found for step in each.steps)
-
-
-def _hit_place(name: str) -> Place:
-    """The container under this name now, once packets are lost in it."""
-    found: list[Place] = []
-
-    def lost() -> bool:
-        try:
-            found[:] = [find(Target(container=name))]
-            return took(found[0]) is None
-        except TargetGone:
-            return False
-
-    until(lost, 30.0)
-    return found[0]

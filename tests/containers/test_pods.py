@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 from tests.cli.command import Cli
-from tests.containers.everywhere import LOSS, ended, took
+from tests.containers.everywhere import LOSS
 from tests.containers.grounds import until
+from tests.containers.looking import ended, took
 
 from faultline.changes.model import End
 from faultline.errors import Protected, Refused, TargetGone
