@@ -6,6 +6,7 @@ Faults of disks and memory are tried on these, never on the machine's own.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import itertools
 import os
 import shutil
@@ -231,6 +232,7 @@ def _enclose(root: Path, tell: int) -> None:
     syscalls.set_parent_death_signal(signal.SIGKILL)
     with Netlink.open() as netlink:
         link.set_up(netlink, "lo")
+    faulthandler.disable()  # a crash of it is a fault's effect, and nobody's to be told of
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, signal.SIG_DFL)
     # /proc is that of the pid namespace outside, so this is the pid that others see.
