@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -190,11 +192,19 @@ def test_what_is_not_there_and_what_is_not_clear() -> None:
         Target(pid=1, container="web")
 
 
-def test_two_that_fit_are_refused(inside: Capsule) -> None:
-    mine = " ".join(procfs.process(inside.pid).cmdline)
-    assert mine  # the capsule and what is in it are copies of this process
-    with pytest.raises((Refused, TargetGone)):
-        find(Target(process="."))
+def test_two_that_fit_are_refused() -> None:
+    words = [sys.executable, "-I", "-S", "-c", "import time; time.sleep(60)", "a-twin-of-places"]
+    twins = [subprocess.Popen(words) for _ in range(2)]
+    try:
+        with pytest.raises(Refused, match="2 processes"):
+            find(Target(process="a-twin-of-places"))
+        twins[0].kill()
+        twins[0].wait()
+        assert find(Target(process="a-twin-of-places")).pid == twins[1].pid
+    finally:
+        for twin in twins:
+            twin.kill()
+            twin.wait()
 
 
 def test_a_fault_says_where_it_cannot_act(

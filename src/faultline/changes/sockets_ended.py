@@ -8,6 +8,7 @@ from typing import ClassVar
 from faultline.changes.classifier import match_from, route_socket
 from faultline.changes.kind import Context, Data, Kind
 from faultline.changes.model import Outcome, Presence, Undone
+from faultline.errors import Unsupported
 from faultline.kernel import procfs, route, sockdiag
 from faultline.kernel.match import Exempt, Match
 from faultline.kernel.predicate import Headers, exempted, matches
@@ -26,6 +27,12 @@ class SocketsEnded(Kind):
     instant: ClassVar[bool] = True
 
     def capture(self, spec: Data, ctx: Context) -> Data:
+        with sockdiag.open_socket() as nl:
+            if not sockdiag.can_destroy(nl):
+                raise Unsupported(
+                    "this kernel does not end connections of others (CONFIG_INET_DIAG_DESTROY)",
+                    hint="without idle: a connection is reset at its next segment",
+                )
         return {}
 
     def apply(self, spec: Data, prior: Data, ctx: Context) -> Data:

@@ -65,6 +65,18 @@ def _text(raw: bytes) -> str:
     return str(mapped or address)
 
 
+def can_destroy(nl: Netlink) -> bool:
+    """Whether this kernel ends connections; asked with one that cannot be there."""
+    nobody = Connection(socket.AF_INET, "0.0.0.0", 0, "0.0.0.0", 0, 0, bytes(48))  # noqa: S104
+    try:
+        destroy(nl, nobody)
+    except OSError as problem:
+        if problem.errno == errno.EOPNOTSUPP:
+            return False
+        raise
+    return True
+
+
 def destroy(nl: Netlink, one: Connection) -> bool:
     """End it as if it had failed: its program sees ECONNABORTED, the other side a reset.
 

@@ -118,7 +118,7 @@ class Place:
         return layout.group_of(self.pid or os.getpid(), controller)
 
     def own_group(self, controller: str) -> Group:
-        """The control group that a limit of this place is set on: the one that holds all of it, also
+        """The control group that a limit of this place is set on: that which holds all of it, also
         where its processes have made groups below that; else the one of its process.
 
         Raises Unsupported where there is no such controller.
