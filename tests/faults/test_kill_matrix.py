@@ -1,6 +1,7 @@
 """Killed at any step, with any keeper gone: every fault is undone all the same.
 
-By default a sample that changes from run to run (see faultline.testing.sampling); everything with `--full`.
+By default a sample that changes from run to run (faultline.testing.sampling); with `--full`
+everything.
 """
 
 from __future__ import annotations

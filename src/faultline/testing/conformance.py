@@ -61,6 +61,11 @@ class Ground:
     def order(self, duration: str = "1m", uid: str = "") -> Order:
         return Order(self.fault_id, self.params, Duration.parse(duration), uid, target=self.target)
 
+    def can_name(self, fault_id: str) -> bool:
+        """Whether this ground has all that another fault's example names."""
+        example = trial.filled(registry.get(fault_id).example, self.known)
+        return not any("{" in str(value) for value in example.values())
+
     def order_for(self, fault_id: str) -> Order:
         """The example of another fault on the same ground."""
         fault = registry.get(fault_id)

@@ -44,7 +44,7 @@ def _together(count: int, rng: random.Random, kind: str) -> list[str]:
         injector = stack.enter_context(Injector(ground.state))
         ground.look()
         active: list[Record] = []
-        for fault_id in wanted:
+        for fault_id in (each for each in wanted if ground.can_name(each)):
             if len(active) == count:
                 break
             record = _inject(injector, ground, fault_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from faultline.injection.injector import Injector
+from faultline.kernel import procfs
 
 Start = Callable[..., subprocess.Popen[bytes]]
 
@@ -37,8 +39,12 @@ def start(tmp_path: Path) -> Iterator[Start]:
         return process
 
     yield run
+    # Children of theirs as well, also those whose parent has ended: all are copies.
+    words = [each.args[3] for each in made]
+    copies = [each for each in procfs.processes() if set(each.cmdline) & set(words)]
+    for process in (*made, *(each.id for each in copies)):
+        process.kill() if isinstance(process, subprocess.Popen) else process.send(signal.SIGKILL)
     for process in made:
-        process.kill()
         process.wait()
         if process.stdout:
             process.stdout.close()

@@ -213,7 +213,7 @@ class ProcessStop(Fault[StopParams]):
     def observe(self, place: Place, params: StopParams, record: Record) -> Reading:
         hit = [step.change.spec for step in record.steps]
         asked = f"{len(hit)} process(es) stopped"
-        until = time.monotonic() + _PATIENCE
+        until = time.monotonic() + 4 * _PATIENCE
         while time.monotonic() < until and not all(_stopped(spec) for spec in hit):
             time.sleep(0.005)
         before = [_ticks(spec) for spec in hit]
