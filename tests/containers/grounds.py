@@ -375,13 +375,18 @@ def _clean(base: Path) -> None:
         if mount.point.startswith(f"{base}/"):
             subprocess.run(["umount", "-l", mount.point], capture_output=True, check=False)
     shutil.rmtree(base, ignore_errors=True)
-    for mount in mounts.mounts():
-        if mount.type in ("cgroup", "cgroup2"):
-            for top in Path(mount.point).glob(f"{Runtime.group}*"):
-                _remove_groups(top)
+    trees = [Path(each.point) for each in mounts.mounts() if each.type in ("cgroup", "cgroup2")]
+    until_gone = time.monotonic() + 10
+    while tops := [top for tree in trees for top in tree.glob(f"{Runtime.group}*")]:
+        for top in tops:
+            _remove_groups(top)
+        if time.monotonic() > until_gone:
+            return  # the comparison of the machine names it
+        time.sleep(0.1)
 
 
 def _remove_groups(top: Path) -> None:
+    """Remove what is empty; a monitor that still tidies up is waited for by the caller."""
     for folder, _, _ in os.walk(top, topdown=False):
         with contextlib.suppress(OSError):
             Path(folder).rmdir()

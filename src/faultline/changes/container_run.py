@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import ClassVar, Final
@@ -21,6 +22,7 @@ from faultline.kernel.netlink import Netlink
 from faultline.kernel.procfs import ProcessId
 
 _ABOUT: Final = 2.0  # seconds beyond its grace until a container that was asked to end has ended
+_NOTED = 5.0  # seconds in which a daemon notes that a container has ended
 
 
 def _process(spec: Data) -> ProcessId:
@@ -122,6 +124,10 @@ class ContainerStopped(Kind):
             return Outcome(Undone.ABSENT, f"{spec['name']} was not ended")
         runtime = runtimes.of(spec)
         first = runtime.first()
+        until = time.monotonic() + _NOTED
+        while first == spec["pid"] and time.monotonic() < until:
+            time.sleep(0.05)  # a daemon hears of the end a moment after it
+            first = runtime.first()
         if first is None:
             return Outcome(Undone.GONE, f"{spec['name']} has been removed")
         if first:
