@@ -36,6 +36,7 @@ class MemorySwapoff(Fault[SwapoffParams]):
     """
 
     id = "memory.swapoff"
+    lethal = "it takes away what the whole host swaps to"
     ending = Ending.KEEPER
     does = "Turns off each device and file that the kernel swaps to (swapoff(2))."
     cannot = (
