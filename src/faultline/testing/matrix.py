@@ -71,8 +71,8 @@ def measure(fault_id: str, kind: str, kills: int, seed: int) -> Row:
     """
     fault = registry.get(fault_id)
     row = Row(fault_id, kind, str(fault.ending))
-    if kind not in fault.places:
-        row.why = f"acts on {', '.join(sorted(fault.places))} only"
+    if fault.lethal or kind not in fault.places:
+        row.why = fault.lethal or f"acts on {', '.join(sorted(fault.places))} only"
         return row
     if fault.lethal:
         row.why = f"not tried: {fault.lethal}"
