@@ -21,6 +21,7 @@ from unittest import mock
 from faultline.changes import keepers
 from faultline.changes.journal import Journal
 from faultline.changes.kind import kinds
+from faultline.errors import Unsupported
 from faultline.injection.injector import Injector
 from faultline.injection.plan import Order
 
@@ -80,6 +81,8 @@ def points(order: Order, state: Path) -> list[str]:
     with os.fdopen(read, "rb") as answer:
         told = json.loads(answer.read() or b"null")
     os.waitpid(pid, 0)
+    if "unsupported" in (told or {}):
+        raise Unsupported(told["unsupported"])
     if not told:
         raise RuntimeError("the injection that was let through failed; its words are above")
     return told["names"]
@@ -108,6 +111,8 @@ def _child(act: Callable[[], None], answer: int, counted: Points) -> None:
     try:
         act()
         status, told = 0, {"names": counted.names}
+    except Unsupported as error:
+        status, told = 0, {"unsupported": error.message}
     finally:
         if status:
             traceback.print_exc()

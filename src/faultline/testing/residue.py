@@ -70,6 +70,7 @@ _VOLATILE = re.compile(
     r"kernel/(random/|ns_last_pid$|pty/nr$|perf_event_max_sample_rate$|tainted$)"
     r"|fs/(file-nr$|inode-nr$|inode-state$|dentry-state$|aio-nr$|quota/|binfmt_misc/)"
     r"|vm/stat_refresh$|net/netfilter/nf_conntrack_count$"
+    r"|net/ipv4/tcp_fastopen_key$"  # made by the kernel when the first listener asks for it
     r"|net/ipv[46]/(neigh|conf)/[^/]+/(retrans_time|base_reachable_time)$"
 )
 
