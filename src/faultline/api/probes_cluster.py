@@ -1,0 +1,1 @@
+"""Probes of clusters, of alerts and of what people report."""
