@@ -10,6 +10,7 @@ from pydantic import Field
 from faultline.api.experiment import ExperimentSpec, FaultSpec
 from faultline.api.model import Model, Resource, StatusModel
 from faultline.api.traffic import TrafficStatus
+from faultline.api.watching import LogStatus, TargetStatus
 
 
 class Phase(StrEnum):
@@ -258,6 +259,10 @@ class RunStatus(StatusModel):
     faults: list[FaultStatus] = Field(default_factory=list[FaultStatus])
     probes: list[ProbeStatus] = Field(default_factory=list[ProbeStatus])
     traffic: list[TrafficStatus] = Field(default_factory=list[TrafficStatus])
+    targets: list[TargetStatus] = Field(default_factory=list[TargetStatus])
+    """The curves of the host and of everything that faults act on or `watch` names."""
+    logs: list[LogStatus] = Field(default_factory=list[LogStatus])
+    """What they logged meanwhile."""
     discovered_at: float | None = None
     """When the discovery probe first held after the effect."""
     resolved_at: float | None = None
