@@ -49,6 +49,10 @@ class StatusModel(Model):
 
     model_config = ConfigDict(frozen=False)
 
+    entry: ClassVar[bool] = False
+    """Whether lists of this class are series: they only grow, and what is in one is never changed.
+    A store keeps them beside the rest of the status and writes what is new alone."""
+
 
 class Metadata(Model):
     """What identifies a resource, and what its store keeps about it."""

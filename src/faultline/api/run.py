@@ -73,6 +73,8 @@ LaxStage = Annotated[Stage, Field(strict=False)]
 class Point(StatusModel):
     """Something that happened, and when."""
 
+    entry: ClassVar[bool] = True
+
     at: float
     """Seconds since 1970; for people, may jump when the clock is set."""
     boot_ns: int
@@ -144,6 +146,8 @@ class FaultStatus(StatusModel):
 
 class Sample(StatusModel):
     """One measurement of a probe, judged."""
+
+    entry: ClassVar[bool] = True
 
     at: float
     """When it ended, seconds since 1970."""
