@@ -41,7 +41,7 @@ def service() -> Generator[str]:
 def load(url: str, seconds: float, **load: float) -> Measured:
     """One load of so many seconds after one of warm-up: what was reached, and how late we were."""
     spec = HttpTraffic.model_validate(
-        {"name": "bench", "url": url, "duration": f"{seconds:g}s", **load}
+        {"type": "http", "name": "bench", "url": url, "duration": f"{seconds:g}s", **load}
     )
     with TrafficRun(spec) as run:
         run.wait(seconds + 30)

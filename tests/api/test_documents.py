@@ -101,7 +101,7 @@ PROBE = {"name": "p", "type": "tcp", "host": "h", "port": 1}
         ({"faults": [{"name": "f", "fault": "network.delay", "duration": 5}]},
          "spec.faults.0.duration"),
         ({"faults": [{"name": "f", "fault": "delay"}]}, "spec.faults.0.fault"),
-        ({"traffic": [{"name": "t", "url": "http://h/"}]}, "spec.traffic.0"),
+        ({"traffic": [{"type": "http", "name": "t", "url": "http://h/"}]}, "spec.traffic.0"),
         ({"tittle": "x"}, "spec.tittle"),
         ({"baseline": "-1s"}, "spec.baseline"),
     ],

@@ -36,7 +36,7 @@ def experiment(**changes: Any) -> ExperimentSpec:
             {"name": "edge", "type": "tcp", "host": "h", "port": 1, "mode": "edge"},
             {"name": "guard", "type": "tcp", "host": "h", "port": 1, "interval": "500ms"},
         ],
-        "traffic": [{"name": "load", "url": "http://h/", "rate": 10}],
+        "traffic": [{"type": "http", "name": "load", "url": "http://h/", "rate": 10}],
         "faults": [
             {"name": "one", "fault": "network.delay", "duration": "10s"},
             {"name": "two", "fault": "cpu.burn", "duration": "5s", "start": "3s"},

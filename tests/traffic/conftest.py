@@ -113,7 +113,14 @@ def tls_pages(tmp_path: Path) -> Iterator[str]:
 @pytest.fixture
 def traffic() -> Callable[..., HttpTraffic]:
     def make(url: str, **fields: Any) -> HttpTraffic:
-        given = {"name": "load", "url": url, "warmup": "0s", "duration": "2s", **fields}
+        given = {
+            "type": "http",
+            "name": "load",
+            "url": url,
+            "warmup": "0s",
+            "duration": "2s",
+            **fields,
+        }
         return HttpTraffic.model_validate(given)
 
     return make

@@ -246,8 +246,8 @@ def test_the_generators_die_with_their_parent(
         "import sys, time\n"
         "from faultline.api.traffic import HttpTraffic\n"
         "from faultline.traffic.run import TrafficRun\n"
-        f"spec = HttpTraffic.model_validate({{'name': 'x', 'url': {service[0]!r}, **{fields!r}}})\n"
-        "run = TrafficRun(spec).start()\n"
+        f"fields = {{'type': 'http', 'name': 'x', 'url': {service[0]!r}, **{fields!r}}}\n"
+        "run = TrafficRun(HttpTraffic.model_validate(fields)).start()\n"
         "print(*run.pids, flush=True)\n"
         "time.sleep(60)\n"
     )

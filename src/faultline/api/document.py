@@ -79,6 +79,8 @@ def problems_of(error: ValidationError, data: object) -> list[Problem]:
         message = _OTHERS.sub("must ", one["msg"].removeprefix("Value error, "))
         if one["type"] == "missing":
             found.append(Problem(path, "required, and not given"))
+        elif one["type"] == "union_tag_not_found":
+            found.append(Problem(f"{path}.type", "required, and not given"))
         elif one["type"] == "extra_forbidden":
             found.append(Problem(path, "no such field"))
         else:

@@ -11,10 +11,18 @@ import threading
 import time
 from typing import Self
 
-from faultline.api.traffic import TrafficFigures, TrafficSecond, TrafficSpec, TrafficStatus
+from faultline.api.traffic import (
+    ExternalTraffic,
+    HttpTraffic,
+    TrafficFigures,
+    TrafficSecond,
+    TrafficSpec,
+    TrafficStatus,
+)
 from faultline.errors import ApplyFailed, ObserveFailed
 from faultline.kernel.clock import now
 from faultline.traffic.model import SECOND, Load
+from faultline.traffic.running import Running
 from faultline.traffic.series import Series
 from faultline.traffic.worker import Worker
 from faultline.units import Duration
@@ -24,7 +32,7 @@ _LEAD = SECOND // 20  # from "go" to the first request
 _LONGEST = 8 * 86400 * SECOND  # bounded even where neither document nor engine names a bound
 
 
-def load_of(spec: TrafficSpec, most: int = 0) -> Load:
+def load_of(spec: HttpTraffic, most: int = 0) -> Load:
     """What the generators are told; `most` bounds the sending in ns beside the document's bound."""
     bounds = [int(spec.warmup) + int(spec.duration)] if spec.duration is not None else []
     return Load(
@@ -43,10 +51,12 @@ def load_of(spec: TrafficSpec, most: int = 0) -> Load:
 class TrafficRun:
     """One load. Its figures may be read from any thread, also after the end."""
 
-    def __init__(self, spec: TrafficSpec, *, most: int = 0, workers: int = 1) -> None:
-        """`most`: the longest it may send, ns; `workers`: generator processes, one core each."""
+    def __init__(self, spec: HttpTraffic, *, most: int = 0, workers: int = 0) -> None:
+        """`most`: the longest it may send, ns; `workers`: generator processes, one core each;
+        without it as many as the document says.
+        """
         self.spec = spec
-        self._shares = load_of(spec, most).shares(workers)
+        self._shares = load_of(spec, most).shares(workers or spec.workers)
         self._workers: list[Worker] = []
         self._series = Series(int(spec.warmup))
         self._lock = threading.Lock()  # of the series
@@ -171,19 +181,28 @@ class TrafficRun:
         self.stop()
 
 
+def run_of(spec: TrafficSpec, most: int = 0) -> Running:
+    """The load of a document, not yet started; `most`: the longest it may send, ns."""
+    if isinstance(spec, ExternalTraffic):
+        from faultline.traffic.external.run import ExternalRun
+
+        return ExternalRun(spec, most=most)
+    return TrafficRun(spec, most=most)
+
+
 class Traffics:
     """The loads of one run of an experiment, by name."""
 
     def __init__(self, most: Duration | None = None) -> None:
         """`most`: the longest that any of them may send."""
         self._most = int(most or 0)
-        self._runs: dict[str, TrafficRun] = {}
+        self._runs: dict[str, Running] = {}
 
     def start(self, spec: TrafficSpec) -> None:
         """Start one; raises ApplyFailed."""
         if spec.name in self._runs:
             self._runs[spec.name].stop()
-        self._runs[spec.name] = TrafficRun(spec, most=self._most).start()
+        self._runs[spec.name] = run_of(spec, self._most).start()
 
     def failure(self, name: str) -> str:
         """Why its generator ended before its time; '' if it did not."""
