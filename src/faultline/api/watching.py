@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -87,6 +87,8 @@ class LogSpec(Model):
 class TargetSecond(StatusModel):
     """What a target did in one second; None where it could not be read. Rates are per second."""
 
+    entry: ClassVar[bool] = True
+
     at: float
     """Its beginning, seconds since 1970."""
     span: float = 1.0
@@ -155,6 +157,8 @@ class TargetStatus(StatusModel):
 
 class LogLine(StatusModel):
     """One line of a log."""
+
+    entry: ClassVar[bool] = True
 
     at: float | None = None
     """When it was written, seconds since 1970; None if nothing tells."""
