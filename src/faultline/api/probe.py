@@ -8,42 +8,48 @@ from pydantic import Field
 
 from faultline.api.model import Resource, StatusModel
 from faultline.api.probe_base import Mode, Pattern, Port, ProbeBase, Url
-from faultline.api.probes_data import PrometheusProbe, TrafficProbe
-from faultline.api.probes_host import CommandProbe, LogProbe, ProcessProbe
-from faultline.api.probes_net import DnsProbe, HttpProbe, IcmpProbe, TcpProbe
+from faultline.api.probes_data import PrometheusProbe, RedisProbe, SqlProbe, TrafficProbe
+from faultline.api.probes_host import CommandProbe, FileProbe, LogProbe, ProcessProbe
+from faultline.api.probes_invariant import InvariantProbe, PlainProbe
+from faultline.api.probes_net import (
+    BasicAuth,
+    DnsProbe,
+    GrpcProbe,
+    HttpProbe,
+    IcmpProbe,
+    TcpProbe,
+    UdpProbe,
+)
 
 __all__ = [
+    "BasicAuth",
     "CommandProbe",
     "DnsProbe",
+    "FileProbe",
+    "GrpcProbe",
     "HttpProbe",
     "IcmpProbe",
+    "InvariantProbe",
     "LogProbe",
     "Measurement",
     "Mode",
     "Pattern",
+    "PlainProbe",
     "Port",
     "Probe",
     "ProbeBase",
     "ProbeSpec",
     "ProcessProbe",
     "PrometheusProbe",
+    "RedisProbe",
+    "SqlProbe",
     "TcpProbe",
     "TrafficProbe",
+    "UdpProbe",
     "Url",
 ]
 
-ProbeSpec = Annotated[
-    HttpProbe
-    | TcpProbe
-    | IcmpProbe
-    | DnsProbe
-    | CommandProbe
-    | LogProbe
-    | PrometheusProbe
-    | ProcessProbe
-    | TrafficProbe,
-    Field(discriminator="type"),
-]
+ProbeSpec = Annotated[PlainProbe | InvariantProbe, Field(discriminator="type")]
 """Any probe, told apart by `type`."""
 
 

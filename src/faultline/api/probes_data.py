@@ -1,15 +1,20 @@
-"""Probes of what is kept somewhere: figures of other systems, and of the same experiment."""
+"""Probes of what is kept somewhere: databases, figures of other systems and of the same
+experiment.
+"""
 
 from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
+from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from faultline.api.expectation import Unit
 from faultline.api.model import NodeName
-from faultline.api.probe_base import ProbeBase, Url
+from faultline.api.probe_base import Port, ProbeBase, Url
 from faultline.api.quantities import Between, Duration, text
+from faultline.api.secret import SecretRef
+from faultline.api.tls import TlsFields
 
 
 class PrometheusProbe(ProbeBase):
@@ -30,6 +35,68 @@ class PrometheusProbe(ProbeBase):
     """How several numbers become one; `only` refuses more than one."""
     headers: dict[str, str] = Field(default_factory=dict[str, str])
     """Headers to send."""
+
+
+class SqlProbe(ProbeBase):
+    """A query of a database that gives one row. Its value is the first number of the row;
+    `result.row` has the row by the names of its columns. It is read in a transaction that may not
+    write, where the database has such, and that is rolled back.
+    """
+
+    unit: ClassVar[Unit] = ""
+    figure: ClassVar[str] = "number"
+
+    type: Literal["sql"]
+    url: Annotated[str, Field(pattern=r"^[a-z0-9_]+(\+[a-z0-9_]+)?://")]
+    """The database as SQLAlchemy names it, without a password: `postgresql+psycopg://user@host/db`,
+    `sqlite:////var/lib/shop.db`."""
+    password: SecretRef | None = None
+    """Where the password lies."""
+    query: Annotated[str, Field(min_length=1)]
+    """The query in the language of the database. What it gives after its first row is an error."""
+    column: str = ""
+    """The column that is the value; without it, the first one that holds a number."""
+
+    @model_validator(mode="after")
+    def _no_password_in_the_address(self) -> SqlProbe:
+        parts = urlsplit(self.url)
+        named = {key.lower() for key, _ in parse_qsl(parts.query)}
+        if parts.password is not None or named & {"password", "passwd", "pwd"}:
+            raise ValueError("expected an address without a password; see `password`")
+        return self
+
+
+class RedisProbe(TlsFields, ProbeBase):
+    """A command of Redis. Its value is the number that it answers, else the length of the list or
+    of the text; `result.reply` has the answer.
+    """
+
+    unit: ClassVar[Unit] = ""
+    figure: ClassVar[str] = "number"
+
+    type: Literal["redis"]
+    host: str = "127.0.0.1"
+    """Name, address, or the path of a socket."""
+    port: Port = 6379
+    """Port."""
+    db: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    """The number of the database."""
+    user: str = ""
+    """The name, if the server has several users."""
+    password: SecretRef | None = None
+    """Where the password lies."""
+    command: Annotated[list[str | int | float], Field(min_length=1, max_length=1000)]
+    """The command and its arguments: `[LLEN, orders]`."""
+    tls: bool = False
+    """Whether to speak TLS."""
+    verify: bool = True
+    """Whether the certificate of the server must be valid."""
+
+    @model_validator(mode="after")
+    def _user_with_a_password(self) -> RedisProbe:
+        if self.user and self.password is None:
+            raise ValueError("expected a password with user")
+        return self
 
 
 class TrafficProbe(ProbeBase):

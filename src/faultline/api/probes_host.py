@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 
 from faultline.api.expectation import Unit
 from faultline.api.probe_base import Pattern, ProbeBase
+from faultline.api.quantities import Between, Size, text
+from faultline.api.secret import SecretRef
 
 
 class CommandProbe(ProbeBase):
@@ -21,8 +23,8 @@ class CommandProbe(ProbeBase):
     type: Literal["command"]
     command: Annotated[list[str], Field(min_length=1)]
     """The program and its arguments."""
-    env: dict[str, str] = Field(default_factory=dict[str, str])
-    """Variables added to a small clean environment."""
+    env: dict[str, str | SecretRef] = Field(default_factory=dict[str, str | SecretRef])
+    """Variables added to a small clean environment: texts, or where a secret lies."""
     cwd: str = "/"
     """Its working folder."""
     user: str = ""
@@ -35,7 +37,7 @@ class CommandProbe(ProbeBase):
 
 class LogProbe(ProbeBase):
     """New lines of a file that match. Its value is their number since the start, or per second
-    since the last look.
+    since the last look; `result.counts` has the number for each of several patterns.
     """
 
     unit: ClassVar[Unit] = ""
@@ -44,11 +46,52 @@ class LogProbe(ProbeBase):
     type: Literal["log"]
     path: str
     """The file; followed over rotation."""
-    pattern: Pattern
+    pattern: Pattern = ""
     """What a line must contain to count."""
+    patterns: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], Pattern] = Field(
+        default_factory=dict[str, str]
+    )
+    """Several of them by names of yours: a line counts if it contains any, and in `result.counts`
+    once for each that it contains."""
+    ignore: Pattern = ""
+    """What a line must not contain to count."""
     count_as: Literal["total", "rate"] = "total"
     """`total`: matches since the start of the run; `rate`: matches per second since the
     measurement before."""
+
+    @model_validator(mode="after")
+    def _something_to_look_for(self) -> LogProbe:
+        if bool(self.pattern) == bool(self.patterns):
+            raise ValueError("expected exactly one of pattern and patterns")
+        return self
+
+
+class FileProbe(ProbeBase):
+    """A file of this host. Its value is its size in bytes, the seconds since it was last written,
+    whether it is there (1 or 0), or how many of its lines match.
+    """
+
+    unit: ClassVar[Unit] = ""
+
+    type: Literal["file"]
+    path: Annotated[str, Field(pattern=r"^/")]
+    """The file."""
+    measure: Literal["size", "age", "exists", "matches"] = "exists"
+    """`size`: bytes; `age`: seconds since it was last written, by the clock of this host; `exists`:
+    1 or 0; `matches`: lines that contain `pattern`."""
+    pattern: Pattern = ""
+    """What one of its lines must contain; with `measure: matches`, which lines count."""
+    largest: Annotated[Size, Between("1B", "1TiB")] = text("64MiB")
+    """A larger file is not searched; it is then not measured."""
+
+    def value_unit(self) -> Unit:
+        return {"size": "B", "age": "s"}.get(self.measure, "")  # type: ignore[return-value]
+
+    @model_validator(mode="after")
+    def _something_to_count(self) -> FileProbe:
+        if self.measure == "matches" and not self.pattern:
+            raise ValueError("expected a pattern with `measure: matches`")
+        return self
 
 
 class ProcessProbe(ProbeBase):
