@@ -12,7 +12,9 @@ from typing import Any, cast
 from pydantic import TypeAdapter, ValidationError
 
 from faultline.api.document import Problem, invalid_document, problems_of
+from faultline.api.expansion import source_path, written_out
 from faultline.api.experiment import Experiment, ExperimentSpec, Parameter
+from faultline.api.graph_check import check_graph
 from faultline.api.probe import ProbeBase, TrafficProbe
 from faultline.api.substitution import references, substitute, values_for
 from faultline.errors import UsageError
@@ -47,7 +49,8 @@ def filled(data: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
         raise invalid_document("experiment", found) from error
     values = values_for(parameters, given)
     rest = {key: value for key, value in entries.items() if key != "parameters"}
-    return {**data, "spec": {**substitute(rest, values), "parameters": declared}}
+    rest = substitute(written_out(rest, values), values)
+    return {**data, "spec": {**rest, "parameters": declared}}
 
 
 def problems(data: dict[str, Any], check_fault: CheckFault) -> list[Problem]:
@@ -66,7 +69,9 @@ def problems(data: dict[str, Any], check_fault: CheckFault) -> list[Problem]:
         found = problems_of(error, document)
     else:
         found = list(check(experiment.spec, check_fault))
-    return [one for one in found if not _depends(data, one.path, set(missing))]
+    placed = [Problem(source_path(one.path, data), one.expected, one.given) for one in found]
+    once = {(one.path, one.expected): one for one in reversed(placed)}.values()
+    return [one for one in reversed(list(once)) if not _depends(data, one.path, set(missing))]
 
 
 def _depends(data: object, path: str, names: set[str]) -> bool:
@@ -99,6 +104,8 @@ def _placeholders(data: dict[str, Any]) -> dict[str, Any]:
 
 def check(spec: ExperimentSpec, check_fault: CheckFault) -> Iterable[Problem]:
     """Everything that the models cannot see of an experiment."""
+    if not spec.faults and not spec.nodes:
+        yield Problem("spec.faults", "expected faults or nodes: there is nothing to do")
     yield from _names(spec)
     yield from _references(spec)
     yield from _modes(spec)
@@ -107,6 +114,7 @@ def check(spec: ExperimentSpec, check_fault: CheckFault) -> Iterable[Problem]:
         for problem in check_fault(fault.fault, fault.params):
             path = f"spec.faults.{index}.{problem.path}"
             yield Problem(path, problem.expected, problem.given)
+    yield from check_graph(spec, check_fault)
 
 
 def _names(spec: ExperimentSpec) -> Iterable[Problem]:
@@ -134,8 +142,13 @@ def _references(spec: ExperimentSpec) -> Iterable[Problem]:
         for index, name in enumerate(names):
             if name not in probes:
                 yield Problem(f"spec.{path}.{index}", known, name)
-    if spec.discovery and spec.discovery.probe not in probes:
-        yield Problem("spec.discovery.probe", known, spec.discovery.probe)
+    moments = {"discovery": spec.discovery, "location": spec.location, "recovery": spec.recovery}
+    for path, moment in moments.items():
+        if moment and moment.probe not in probes:
+            yield Problem(f"spec.{path}.probe", known, moment.probe)
+    for index, fault in enumerate(spec.faults):
+        if fault.impact and fault.impact not in probes:
+            yield Problem(f"spec.faults.{index}.impact", known, fault.impact)
     traffic = {one.name for one in spec.traffic}
     for index, probe in enumerate(spec.probes):
         if isinstance(probe, TrafficProbe) and probe.traffic not in traffic:
@@ -172,8 +185,8 @@ def needs_initial(probe: ProbeBase) -> bool:
 
 
 def _durations(spec: ExperimentSpec) -> Iterable[Problem]:
-    last = max(fault.start + fault.duration for fault in spec.faults)
-    if spec.discovery and spec.discovery.within and spec.discovery.within > last:
+    last = max((fault.start + fault.duration for fault in spec.faults), default=0)
+    if not spec.nodes and spec.discovery and spec.discovery.within and spec.discovery.within > last:
         shown = Duration(last)
         yield Problem("spec.discovery.within", f"at most {shown}, when the last fault ends",
                       str(spec.discovery.within))  # fmt: skip

@@ -6,49 +6,14 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from faultline.api.graph import Step
 from faultline.api.model import Model, NodeName, Resource
 from faultline.api.probe import ProbeSpec
 from faultline.api.quantities import Between, Duration, text
+from faultline.api.targets import FaultSpec, TargetSpec
+from faultline.api.timepoints import Judgement, Moment, Score
 from faultline.api.traffic import TrafficSpec
 from faultline.api.watching import LogSpec
-
-
-class TargetSpec(Model):
-    """Where a fault acts; at most one of these. Nothing means the host."""
-
-    container: str = ""
-    """A container of this host: its id, an unambiguous beginning of it, its name, or KEY=VALUE of a
-    label."""
-    pod: Annotated[str, Field(pattern=r"^$|^[^/ ]+/[^/ ]+(/[^/ ]+)?$")] = ""
-    """A pod of this node: NAMESPACE/NAME, or NAMESPACE/NAME/CONTAINER."""
-    pid: Annotated[int, Field(ge=0, le=2**22)] = 0
-    """A process with its descendants."""
-    process: str = ""
-    """The same by a regular expression that is found in the command line of exactly one."""
-    cgroup: str = ""
-    """A control group, as in /proc/PID/cgroup or as a folder below /sys/fs/cgroup."""
-
-    @model_validator(mode="after")
-    def _one(self) -> TargetSpec:
-        named = [name for name in type(self).model_fields if getattr(self, name)]
-        if len(named) > 1:
-            raise ValueError(f"expected at most one of {', '.join(named)}")
-        return self
-
-
-class FaultSpec(Model):
-    """One fault for a duration."""
-
-    fault: Annotated[str, Field(pattern=r"^[a-z0-9]+\.[a-z0-9_-]+$")]
-    """Which one, as `family.fault`: `network.delay`."""
-    params: dict[str, Any] = Field(default_factory=dict[str, Any])
-    """Its parameters; see `faultline explain FAMILY FAULT`."""
-    duration: Annotated[Duration, Between("100ms", "7d")] = text("10m")
-    """How long it lasts, from the moment at which it is injected."""
-    allow: list[str] = Field(default_factory=list[str])
-    """Guards that are overridden, by name."""
-    target: TargetSpec = Field(default_factory=TargetSpec)
-    """Where it acts: without it, on this host."""
 
 
 class FaultNode(FaultSpec):
@@ -58,6 +23,9 @@ class FaultNode(FaultSpec):
     """How the experiment refers to it."""
     start: Annotated[Duration, Between("0s", "7d")] = text("0s")
     """When it is injected, counted from the beginning of the injection phase."""
+    impact: NodeName | None = None
+    """The probe that holds when the service itself is hurt (p95 above 3 s): the moment from which
+    discovery and recovery are counted. If it never holds, the fault was not effective."""
 
 
 class Hypothesis(Model):
@@ -115,6 +83,9 @@ class Parameter(Model):
     """The only values that are accepted, if any are listed."""
 
 
+__all__ = ["Experiment", "ExperimentSpec", "FaultNode", "FaultSpec", "Parameter", "TargetSpec"]
+
+
 class ExperimentSpec(Model):
     """A hypothesis, what is broken to test it, and what is measured meanwhile."""
 
@@ -131,8 +102,13 @@ class ExperimentSpec(Model):
     """Everything that is measured."""
     traffic: list[TrafficSpec] = Field(default_factory=list[TrafficSpec])
     """Load while the experiment runs."""
-    faults: Annotated[list[FaultNode], Field(min_length=1)]
-    """What is broken."""
+    faults: list[FaultNode] = Field(default_factory=list[FaultNode])
+    """What is broken, each at its time; for anything more than that there are nodes."""
+    nodes: list[Step] = Field(default_factory=list[Step])
+    """What is done, as a graph: faults, probes that decide, waits, approvals, tasks, other
+    experiments; one after the other, at once, by condition, over values."""
+    finally_: list[Step] = Field(default_factory=list[Step], alias="finally")
+    """Nodes that are carried out at the end, whatever happened, when every fault is undone."""
     steady_state: list[NodeName] = Field(default_factory=list[NodeName])
     """Probes that must hold before the faults, and again after recovery."""
     guards: list[NodeName] = Field(default_factory=list[NodeName])
@@ -140,18 +116,20 @@ class ExperimentSpec(Model):
     once."""
     discovery: Discovery | None = None
     """How we know that the fault was noticed."""
+    location: Moment | None = None
+    """How we know that the cause was found; counted only after discovery."""
+    recovery: Moment | None = None
+    """How we know that the service is well again; counted only after discovery, if there is one."""
+    judgements: list[Judgement] = Field(default_factory=list[Judgement])
+    """Expressions over the time points; one that is false is a broken hypothesis."""
+    score: Score | None = None
+    """Points for finding, locating and recovering in time."""
     baseline: Annotated[Duration, Between("0s", "24h")] = text("3s")
     """How long to measure undisturbed before the faults."""
     cooldown: Annotated[Duration, Between("0s", "24h")] = text("3s")
     """How long to go on measuring after recovery."""
     timeouts: Timeouts = Field(default_factory=Timeouts)
     """When a phase is given up."""
-    watch: Annotated[list[TargetSpec], Field(max_length=16)] = Field(
-        default_factory=list[TargetSpec]
-    )
-    """What else is looked at, second by second, beside the host and the targets of the faults."""
-    logs: Annotated[list[LogSpec], Field(max_length=16)] = Field(default_factory=list[LogSpec])
-    """Logs that are kept with the run; those of containers that faults act on are kept anyhow."""
 
 
 class Experiment(Resource):

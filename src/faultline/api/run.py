@@ -8,7 +8,9 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from faultline.api.experiment import ExperimentSpec, FaultSpec
+from faultline.api.graph_status import Approval, NodeStatus, Pause
 from faultline.api.model import Model, Resource, StatusModel
+from faultline.api.timepoints import TimePoints
 from faultline.api.traffic import TrafficStatus
 from faultline.api.watching import LogStatus, TargetStatus
 
@@ -142,6 +144,10 @@ class FaultStatus(StatusModel):
     """Why it could not be injected or undone."""
     again: bool = False
     """Whether it must be undone once more: it came into being while it was being undone."""
+    node: str = ""
+    """The node of the graph that it belongs to; its attempts and trials have names of their own."""
+    impact_at: float | None = None
+    """When its impact probe first held."""
 
 
 class Sample(StatusModel):
@@ -287,6 +293,14 @@ class RunStatus(StatusModel):
     """When it was last taken up again, CLOCK_BOOTTIME; no time-out counts while no engine runs."""
     resumed: int = 0
     """How often it was taken up again after its engine had died."""
+    nodes: list[NodeStatus] = Field(default_factory=list[NodeStatus])
+    """The nodes of its graph, outer ones first."""
+    pauses: list[Pause] = Field(default_factory=list[Pause])
+    """When it was paused, and for how long."""
+    pause_ns: int | None = None
+    """When the present pause began, CLOCK_BOOTTIME."""
+    points: TimePoints = Field(default_factory=TimePoints)
+    """How quickly it was noticed, understood and mended."""
 
 
 class RunSpec(Model):
@@ -302,6 +316,18 @@ class RunSpec(Model):
     """Set to a reason to abort: everything is undone at once."""
     creator: str = ""
     """Who started it."""
+    pause: str = ""
+    """Set to a reason to pause: nothing new begins until it is empty again."""
+    approvals: list[Approval] = Field(default_factory=list[Approval])
+    """What people said to the nodes that asked."""
+    children: dict[str, ExperimentSpec] = Field(default_factory=dict[str, ExperimentSpec])
+    """The experiments that its nodes carry out, by the name of the node."""
+    rerun_of: str = ""
+    """The run from which this one takes over what was done before `from_node`."""
+    from_node: str = ""
+    """The node with which this run begins."""
+    reused: list[NodeStatus] = Field(default_factory=list[NodeStatus])
+    """The results that are taken over."""
 
 
 class Run(Resource):

@@ -89,6 +89,28 @@ def substitute(data: Any, values: dict[str, Any], path: str = "spec") -> Any:
     return _REFERENCE.sub(replace, data)
 
 
+def replaced(data: Any, values: dict[str, Any]) -> Any:
+    """A copy of `data` with the references to these names replaced, and all others left as they
+    are. What is put in is not looked at again.
+    """
+    if isinstance(data, dict):
+        entries = cast(dict[str, Any], data)
+        return {key: replaced(value, values) for key, value in entries.items()}
+    if isinstance(data, list):
+        return [replaced(value, values) for value in cast(list[Any], data)]
+    if not isinstance(data, str):
+        return data
+    whole = _REFERENCE.fullmatch(data)
+    if whole and whole[1] in values and not isinstance(values[whole[1]], str):
+        return values[whole[1]]
+
+    def put_in(found: re.Match[str]) -> str:
+        known = found[1] in values
+        return str(values[found[1]]).replace("${", "$${") if known else found[0]
+
+    return _REFERENCE.sub(put_in, data)
+
+
 def references(data: Any) -> set[str]:
     """The names of all parameters that `data` refers to."""
     if isinstance(data, dict):
