@@ -9,8 +9,10 @@ from typing import Any, TypeVar, cast
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from faultline.api.secret import hide_passwords
 from faultline.errors import InvalidDocument
 
+_BLANK = re.compile(r"(\s|#.*)*")
 _OTHERS = re.compile(r"^(Input|String|Value|List|Dictionary) should ")  # how pydantic begins
 
 M = TypeVar("M", bound=BaseModel)
@@ -28,17 +30,31 @@ class Problem:
 
     def __str__(self) -> str:
         shown = (
-            "" if self.given is None or isinstance(self.given, (dict, list)) else repr(self.given)
+            ""
+            if self.given is None or isinstance(self.given, (dict, list))
+            else hide_passwords(repr(self.given))
         )
         return f"{self.path}: {f'{shown} is not accepted; ' if shown else ''}{self.expected}"
 
 
 class _Loader(yaml.CSafeLoader):
-    """YAML as JSON data: no dates, no key twice."""
+    """YAML as JSON data: no dates, no key twice, and 17:00 is no number to the base of 60."""
 
 
+_TAG = "tag:yaml.org,2002:"
+_OTHER_NUMBERS = {  # as in YAML 1.1, without what has a colon in it
+    f"{_TAG}int": re.compile(r"[-+]?(0b[01_]+|0[0-7_]+|0|[1-9][0-9_]*|0x[0-9a-fA-F_]+)$"),
+    f"{_TAG}float": re.compile(
+        r"([-+]?[0-9][0-9_]*\.[0-9_]*([eE][-+][0-9]+)?|\.[0-9][0-9_]*([eE][-+][0-9]+)?"
+        r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$"
+    ),
+}
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in pairs if tag != "tag:yaml.org,2002:timestamp"]
+    first: [
+        (tag, _OTHER_NUMBERS.get(tag, pattern))
+        for tag, pattern in pairs
+        if tag != f"{_TAG}timestamp"
+    ]
     for first, pairs in yaml.CSafeLoader.yaml_implicit_resolvers.items()
 }
 
@@ -69,6 +85,15 @@ def parse(text: str, name: str = "document") -> dict[str, Any]:
     if not isinstance(data, dict):
         raise InvalidDocument(f"{name} is not a mapping with apiVersion, kind, metadata and spec")
     return cast(dict[str, Any], data)
+
+
+def parse_all(text: str, name: str = "document") -> list[dict[str, Any]]:
+    """The documents of a text, which `---` separates; raises InvalidDocument."""
+    parts = re.split(r"^---[ \t]*(?:#.*)?$", text, flags=re.MULTILINE)
+    found = [part for part in parts if not _BLANK.fullmatch(part)]
+    if len(found) < 2:
+        return [parse(text, name)]
+    return [parse(part, f"{name}, document {number}") for number, part in enumerate(found, 1)]
 
 
 def problems_of(error: ValidationError, data: object) -> list[Problem]:

@@ -7,6 +7,7 @@ report and no message.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,14 @@ from faultline.errors import ObserveFailed
 
 LONGEST = 64 << 10
 """Bytes that are read of a file."""
+
+
+_IN_ADDRESS = re.compile(r"(://[^\s/@:?#]*:)[^\s/?#]*(?=@)")
+
+
+def hide_passwords(text: str) -> str:
+    """A text that is shown to people: passwords inside addresses become stars."""
+    return _IN_ADDRESS.sub(r"\1***", text)
 
 
 class SecretRef(Model):

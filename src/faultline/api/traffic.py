@@ -8,32 +8,48 @@ from pydantic import Field
 
 from faultline.api.model import Resource
 from faultline.api.traffic_base import PacedTraffic, Stage, TrafficBase
+from faultline.api.traffic_data import KafkaTraffic, RedisTraffic, SqlTraffic
 from faultline.api.traffic_external import ExternalTraffic
 from faultline.api.traffic_figures import (
     Percentiles,
     TrafficFigures,
+    TrafficPart,
     TrafficSecond,
     TrafficStatus,
     with_earlier,
 )
 from faultline.api.traffic_http import HttpTraffic
+from faultline.api.traffic_net import GrpcTraffic, TcpTraffic, UdpTraffic
 
 __all__ = [
     "ExternalTraffic",
+    "GrpcTraffic",
     "HttpTraffic",
+    "KafkaTraffic",
+    "OurTraffic",
     "PacedTraffic",
     "Percentiles",
+    "RedisTraffic",
+    "SqlTraffic",
     "Stage",
+    "TcpTraffic",
     "Traffic",
     "TrafficBase",
     "TrafficFigures",
+    "TrafficPart",
     "TrafficSecond",
     "TrafficSpec",
     "TrafficStatus",
+    "UdpTraffic",
     "with_earlier",
 ]
 
-TrafficSpec = Annotated[HttpTraffic | ExternalTraffic, Field(discriminator="type")]
+OurTraffic = (
+    HttpTraffic | RedisTraffic | SqlTraffic | GrpcTraffic | KafkaTraffic | TcpTraffic | UdpTraffic
+)
+"""Traffic that our own generators send."""
+
+TrafficSpec = Annotated[OurTraffic | ExternalTraffic, Field(discriminator="type")]
 """Any traffic, told apart by `type`."""
 
 

@@ -40,6 +40,20 @@ class TrafficSecond(Percentiles):
     """The generator's own lateness in seconds, the worst of this second; not the target's fault."""
 
 
+class TrafficPart(Percentiles):
+    """One step of a scenario, one kind of command, or a scenario from its first step to its last,
+    with its pauses.
+    """
+
+    name: str
+    """Which: `scenario` or `scenario/step`, or the name of the command."""
+    sent: int = 0
+    ok: int = 0
+    errors: int = 0
+    histogram: str = ""
+    """All its times as an encoded HdrHistogram (V2, base64), in microseconds."""
+
+
 class TrafficFigures(Percentiles):
     """Traffic over a window or over all of it."""
 
@@ -56,6 +70,13 @@ class TrafficFigures(Percentiles):
     histogram: str = ""
     """All times as an encoded HdrHistogram (V2, base64), in microseconds; empty for short
     windows."""
+    parts: list[TrafficPart] = Field(default_factory=list[TrafficPart])
+    """What it consists of, if it is more than one kind of request; not for short windows."""
+    late: int = 0
+    """Requests that left more than 10 ms late, by the generator's own fault."""
+    text: str = ""
+    """What to know before they are believed: that the generator, not the target, was the
+    limit."""
 
 
 class TrafficStatus(StatusModel):
