@@ -10,15 +10,47 @@ from urllib.parse import parse_qsl, urlsplit
 from pydantic import Field, model_validator
 
 from faultline.api.expectation import Unit
-from faultline.api.model import NodeName
+from faultline.api.model import Model, NodeName
 from faultline.api.probe_base import Port, ProbeBase, Url
-from faultline.api.quantities import Between, Duration, text
+from faultline.api.quantities import Between, Duration, Percent, text
 from faultline.api.secret import SecretRef
 from faultline.api.tls import TlsFields
 
+SELECTOR = "{{selector}}"
+"""What the matchers of a group are put for in a query."""
+
+
+class Groups(Model):
+    """A set of which a part is hit: the hit are compared with the others in the same minutes.
+
+    With `window` the two groups make a pair at each moment; without it each series is a member of
+    its group.
+    """
+
+    hit: Annotated[str, Field(min_length=1)]
+    """Label matchers of what is hit (`pod=~"shop-[01]"`), for `{{selector}}` in the query; or a
+    query of its own, if the probe has none."""
+    unhit: Annotated[str, Field(min_length=1)]
+    """The same of the others: the control group."""
+    size: Literal["difference", "mean", "percent", "delta"] = "difference"
+    """What is compared: `difference` of a typical pair (Hodges-Lehmann), `mean`: of the means,
+    `percent`: the relative change of a typical pair, `delta`: Cliff's delta from -1 to 1."""
+    value: Literal["effect", "certain"] = "effect"
+    """What the probe's value is: `effect` as estimated; `certain`: the least effect that agrees
+    with the data, which is 0 as long as chance alone may explain it."""
+    confidence: Annotated[Percent, Between("80%", "99.9%")] = text("95%")
+    """That the effect lies in its interval."""
+    step: Annotated[Duration, Between("1s", "1h")] | None = None
+    """From pair to pair; without it the longest range in the query, so that no two pairs look
+    at the same samples."""
+
 
 class PrometheusProbe(ProbeBase):
-    """A query of Prometheus that gives one number. `result.series` has all series of the answer."""
+    """A query of Prometheus that gives one number. `result.series` has all series of the answer.
+
+    With `groups` the number is by how much two groups differ; `result` has effect, low, high,
+    shown, certain, delta, n and groups.
+    """
 
     unit: ClassVar[Unit] = ""
     figure: ClassVar[str] = "number"
@@ -26,8 +58,9 @@ class PrometheusProbe(ProbeBase):
     type: Literal["prometheus"]
     url: Url
     """The server's address."""
-    query: str
-    """The query in PromQL; several series are summed up by `reduce`."""
+    query: str = ""
+    """The query in PromQL; several series are summed up by `reduce`. With `groups`, `{{selector}}`
+    stands for the matchers of each."""
     window: Annotated[Duration, Between("1s", "24h")] | None = None
     """Ask for the range of this length up to now, and take all its points; without it, the
     present value."""
