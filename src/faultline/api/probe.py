@@ -8,6 +8,12 @@ from pydantic import Field
 
 from faultline.api.model import Resource, StatusModel
 from faultline.api.probe_base import Mode, Pattern, Port, ProbeBase, Url
+from faultline.api.probes_cluster import (
+    AlertmanagerProbe,
+    KubernetesProbe,
+    PluginProbe,
+    WebhookProbe,
+)
 from faultline.api.probes_data import PrometheusProbe, RedisProbe, SqlProbe, TrafficProbe
 from faultline.api.probes_host import CommandProbe, FileProbe, LogProbe, ProcessProbe
 from faultline.api.probes_invariant import InvariantProbe, PlainProbe
@@ -22,6 +28,7 @@ from faultline.api.probes_net import (
 )
 
 __all__ = [
+    "AlertmanagerProbe",
     "BasicAuth",
     "CommandProbe",
     "DnsProbe",
@@ -30,11 +37,13 @@ __all__ = [
     "HttpProbe",
     "IcmpProbe",
     "InvariantProbe",
+    "KubernetesProbe",
     "LogProbe",
     "Measurement",
     "Mode",
     "Pattern",
     "PlainProbe",
+    "PluginProbe",
     "Port",
     "Probe",
     "ProbeBase",
@@ -47,6 +56,7 @@ __all__ = [
     "TrafficProbe",
     "UdpProbe",
     "Url",
+    "WebhookProbe",
 ]
 
 ProbeSpec = Annotated[PlainProbe | InvariantProbe, Field(discriminator="type")]
@@ -68,6 +78,9 @@ class Measurement(StatusModel):
     """What was seen, in one line, or why it failed."""
     result: dict[str, Any] = Field(default_factory=dict[str, Any])
     """What expressions may ask for; JSON."""
+    since: float | None = None
+    """Since when it is so, seconds since 1970, where whoever was asked knows: an alert, a person.
+    None: not before it was measured, as far as is known."""
 
 
 class Probe(Resource):

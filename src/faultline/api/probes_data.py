@@ -66,8 +66,23 @@ class PrometheusProbe(ProbeBase):
     present value."""
     reduce: Literal["only", "min", "max", "mean", "sum", "last"] = "only"
     """How several numbers become one; `only` refuses more than one."""
-    headers: dict[str, str] = Field(default_factory=dict[str, str])
-    """Headers to send."""
+    groups: Groups | None = None
+    """Compare two groups."""
+    headers: dict[str, str | SecretRef] = Field(default_factory=dict[str, str | SecretRef])
+    """Headers to send; a secret by reference."""
+
+    def value_unit(self) -> Unit:
+        return "ratio" if self.groups is not None and self.groups.size == "percent" else ""
+
+    @model_validator(mode="after")
+    def _query_of_groups(self) -> PrometheusProbe:
+        if self.groups is None and not self.query:
+            raise ValueError("expected query, or groups with a query each")
+        if self.groups is not None and self.query and SELECTOR not in self.query:
+            raise ValueError(f"expected {SELECTOR} in the query of groups")
+        if self.groups is not None and self.reduce == "last":
+            raise ValueError("expected another reduce than last: groups are reduced at each moment")
+        return self
 
 
 class SqlProbe(ProbeBase):

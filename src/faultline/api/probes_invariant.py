@@ -8,6 +8,12 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from faultline.api.expectation import Unit
 from faultline.api.probe_base import ProbeBase
+from faultline.api.probes_cluster import (
+    AlertmanagerProbe,
+    KubernetesProbe,
+    PluginProbe,
+    WebhookProbe,
+)
 from faultline.api.probes_data import PrometheusProbe, RedisProbe, SqlProbe, TrafficProbe
 from faultline.api.probes_host import CommandProbe, FileProbe, LogProbe, ProcessProbe
 from faultline.api.probes_net import DnsProbe, GrpcProbe, HttpProbe, IcmpProbe, TcpProbe, UdpProbe
@@ -29,6 +35,10 @@ PlainProbe = (
     | SqlProbe
     | RedisProbe
     | PrometheusProbe
+    | KubernetesProbe
+    | AlertmanagerProbe
+    | WebhookProbe
+    | PluginProbe
     | TrafficProbe
 )
 """Every type of probe that measures by itself."""

@@ -10,6 +10,7 @@ from pydantic import Field
 from faultline.api.experiment import ExperimentSpec, FaultSpec
 from faultline.api.graph_status import Approval, NodeStatus, Pause
 from faultline.api.model import Model, Resource, StatusModel
+from faultline.api.signals import Signal
 from faultline.api.timepoints import TimePoints
 from faultline.api.traffic import TrafficStatus
 from faultline.api.watching import LogStatus, TargetStatus
@@ -166,6 +167,8 @@ class Sample(StatusModel):
     text: str = ""
     counted: bool = True
     """Whether it counts for the verdict of its probe; the others are for the curve."""
+    since: float | None = None
+    """Since when it is so, seconds since 1970, where who was asked knows: an alert, a person."""
 
 
 class ProbeStatus(StatusModel):
@@ -318,6 +321,8 @@ class RunSpec(Model):
     """Who started it."""
     pause: str = ""
     """Set to a reason to pause: nothing new begins until it is empty again."""
+    signals: list[Signal] = Field(default_factory=list[Signal])
+    """What people and tools have reported."""
     approvals: list[Approval] = Field(default_factory=list[Approval])
     """What people said to the nodes that asked."""
     children: dict[str, ExperimentSpec] = Field(default_factory=dict[str, ExperimentSpec])

@@ -8,7 +8,7 @@ from faultline.api.admission import needs_initial
 from faultline.api.expectation import judge
 from faultline.api.probe import Measurement, ProbeBase, TrafficProbe
 from faultline.api.run import Phase, ProbeStatus, Sample, Stage
-from faultline.engine import lifecycle
+from faultline.engine import lifecycle, timepoints
 from faultline.engine.draft import Draft
 from faultline.engine.model import SECOND, Action, Do, Now, Result
 from faultline.units import Duration
@@ -30,6 +30,8 @@ def wanted(draft: Draft, spec: ProbeBase) -> bool:
     if phase.rank < Phase.STEADY.rank or phase.rank >= Phase.VERDICT.rank:
         return False
     if spec.name in draft.spec.steady_state and phase in (Phase.STEADY, Phase.COOLDOWN):
+        return True
+    if draft.status.nodes and spec.name in draft.asked_probes():
         return True
     if spec.mode == "start":
         return phase is Phase.STEADY
@@ -84,13 +86,19 @@ def _take(draft: Draft, spec: ProbeBase, probe: ProbeStatus, found: Measurement,
     counted = _counts(draft, spec) and not before_initial
     probe.samples.append(
         Sample(
-            at=when.at, value=found.value, ok=ok, latency=found.latency, text=text, counted=counted
+            at=when.at,
+            value=found.value,
+            ok=ok,
+            latency=found.latency,
+            text=text,
+            counted=counted,
+            since=found.since,
         )
     )
     probe.taken += 1
     probe.asked_ns = None
     probe.good = probe.good + 1 if ok else 0
-    _discover(draft, spec, ok, when)
+    timepoints.learn(draft, spec, probe, ok, when)
     if counted:
         _streaks(draft, spec, probe, ok, text, when)
 
@@ -134,27 +142,6 @@ def _guard(draft: Draft, spec: ProbeBase, probe: ProbeStatus) -> None:
     if probe.alarm >= spec.failure_count:
         how = "failed" if last.ok is False else "could not be measured"
         draft.abort("guard", f"guard {spec.name} {how}{f': {last.text}' if last.text else ''}")
-
-
-def _discover(draft: Draft, spec: ProbeBase, ok: bool | None, when: Now) -> None:
-    wanted_probe = draft.spec.discovery and draft.spec.discovery.probe
-    effective = [f.effective_at for f in draft.status.faults if f.effective_at is not None]
-    if spec.name == wanted_probe and ok and effective and draft.status.discovered_at is None:
-        draft.status.discovered_at = when.at
-        draft.point(
-            "discovered", f"{when.at - min(effective):.1f} s after the effect", spec.name, when
-        )
-    gone = [f.recovered_at for f in draft.status.faults if f.recovered_at is not None]
-    if spec.name == wanted_probe and ok is False and gone and awaits_resolution(draft):
-        draft.status.resolved_at = when.at
-        draft.point("resolved", f"{when.at - max(gone):.1f} s after recovery", spec.name, when)
-
-
-def awaits_resolution(draft: Draft) -> bool:
-    """Whether everything is undone and what told of it has not been seen to fall silent."""
-    status = draft.status
-    noticed = status.discovered_at is not None and status.resolved_at is None
-    return noticed and status.phase is Phase.COOLDOWN
 
 
 # ---------------------------------------------------------------------- phases
