@@ -130,6 +130,12 @@ class ExperimentSpec(Model):
     """How long to go on measuring after recovery."""
     timeouts: Timeouts = Field(default_factory=Timeouts)
     """When a phase is given up."""
+    watch: Annotated[list[TargetSpec], Field(max_length=16)] = Field(
+        default_factory=list[TargetSpec]
+    )
+    """What else is looked at, second by second, beside the host and the targets of the faults."""
+    logs: Annotated[list[LogSpec], Field(max_length=16)] = Field(default_factory=list[LogSpec])
+    """Logs that are kept with the run; those of containers that faults act on are kept anyhow."""
 
 
 class Experiment(Resource):

@@ -60,8 +60,8 @@ class LogSpec(Model):
     file: str = ""
     """A file. Each line has the time at which it was written, to the second."""
     container: str = ""
-    """What the runtime keeps of a container's output: an id, an unambiguous beginning of it, a name,
-    or KEY=VALUE of a label."""
+    """What the runtime keeps of a container's output: its id, an unambiguous beginning of it, its
+    name, or KEY=VALUE of a label."""
     journal: JournalSource | None = None
     """The journal of systemd."""
     loki: LokiSource | None = None

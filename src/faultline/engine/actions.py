@@ -12,7 +12,7 @@ import time
 from faultline.api.experiment import FaultNode
 from faultline.api.run import ChangeStatus, Failure, Run
 from faultline.changes.model import Record, State, StepState
-from faultline.engine import probing
+from faultline.engine import probing, watching
 from faultline.engine.model import (
     MARGIN,
     Action,
@@ -81,6 +81,12 @@ def _perform(run: Run, action: Action, tools: Tools) -> Answer:
         return None
     if action.do is Do.STOP_TRAFFIC:
         return tools.traffic.stop(action.node)
+    if action.do in (Do.WATCH, Do.COLLECT):
+        if tools.watching is None:
+            return None
+        if action.do is Do.WATCH:
+            return watching.begin(run, tools.watching)
+        return watching.collect(run, time.time(), tools.watching)
     with tools.injector() as injector:
         if action.do is Do.ADMIT:
             return _admit(run, injector, tools)

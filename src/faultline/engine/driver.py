@@ -18,7 +18,8 @@ from pathlib import Path
 
 from faultline.api.run import Phase, Point, Run
 from faultline.api.traffic import TrafficSecond
-from faultline.engine import actions
+from faultline.api.watching import TargetSecond
+from faultline.engine import actions, watching
 from faultline.engine.interrupt import stopping
 from faultline.engine.model import SECOND, Action, Facts, Now, Result
 from faultline.engine.ports import Tools
@@ -68,12 +69,16 @@ class Driver:
             finally:
                 self.tools.prober.close()
                 self.tools.traffic.close()
+                if self.tools.watching is not None:
+                    self.tools.watching.stop()
             return run
 
     # ------------------------------------------------------------------ one look
 
     def _once(self, run: Run, resumed: bool) -> Run:
-        facts = Facts(tuple(self._pending), self._traffic(run), self.interrupt, resumed)
+        facts = Facts(
+            tuple(self._pending), self._traffic(run), self._targets(run), self.interrupt, resumed
+        )
         now = actions.instant()
         run, wanted, wake_ns = self._decide(run, facts, now)
         self._pending = []
@@ -110,6 +115,9 @@ class Driver:
                 last = one.seconds[-1].at if one.seconds else 0.0
                 found[one.name] = tuple(self.tools.traffic.seconds(one.name, last))
         return found
+
+    def _targets(self, run: Run) -> dict[str, tuple[TargetSecond, ...]]:
+        return {} if self.tools.watching is None else watching.news(run, self.tools.watching)
 
     def _tell(self, run: Run) -> None:
         for point in run.status.timeline[self._told :]:

@@ -13,6 +13,7 @@ from enum import StrEnum
 from faultline.api.probe import Measurement
 from faultline.api.run import ChangeStatus, Environment, Failure, RunStatus
 from faultline.api.traffic import TrafficFigures, TrafficSecond
+from faultline.api.watching import LogStatus, TargetSecond, TargetStatus
 from faultline.injection.reading import Reading
 from faultline.units import Duration
 
@@ -28,6 +29,8 @@ class Do(StrEnum):
     ADMIT = "admit"
     START_TRAFFIC = "start traffic"
     STOP_TRAFFIC = "stop traffic"
+    WATCH = "watch"
+    COLLECT = "collect"
     PROBE = "probe"
     INJECT = "inject"
     OBSERVE = "observe"
@@ -81,8 +84,17 @@ class Recovered:
     note: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What is known of the targets, without their curves, and of their logs."""
+
+    targets: tuple[TargetStatus, ...] = ()
+    logs: tuple[LogStatus, ...] = ()
+
+
 Answer = (
     Admitted
+    | Watched
     | Injected
     | Recovered
     | Reading
@@ -111,6 +123,9 @@ class Facts:
     results: tuple[Result, ...] = ()
     traffic: dict[str, tuple[TrafficSecond, ...]] = field(
         default_factory=dict[str, tuple[TrafficSecond, ...]]
+    )
+    targets: dict[str, tuple[TargetSecond, ...]] = field(
+        default_factory=dict[str, tuple[TargetSecond, ...]]
     )
     interrupt: str = ""  # why whoever drives the engine wants to stop
     resumed: bool = False  # the engine before this one died

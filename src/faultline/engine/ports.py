@@ -4,7 +4,7 @@ these.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -12,9 +12,11 @@ from typing import Any, Protocol
 from faultline.api.probe import Measurement, ProbeBase
 from faultline.api.run import Environment
 from faultline.api.traffic import TrafficFigures, TrafficSecond, TrafficSpec
+from faultline.api.watching import LogSpec, LogStatus, TargetSecond, TargetStatus
 from faultline.changes.model import Record
 from faultline.injection.reading import Reading
 from faultline.units import Duration
+from faultline.watching.logs import Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,42 @@ class Generator(Protocol):
     def close(self) -> None: ...
 
 
+class Watching(Protocol):
+    """Looks at the targets of one run, second by second, and reads their logs at its end."""
+
+    def start(self, name: str, target: Mapping[str, Any]) -> None:
+        """Begin to look at a target as the document names it; harmless twice."""
+        ...
+
+    def seconds(self, name: str, after: float) -> list[TargetSecond]:
+        """The seconds that began later than `after` (seconds since 1970), oldest first."""
+        ...
+
+    def status(self, name: str) -> TargetStatus | None:
+        """What is known of it, without its seconds; None if it was never started."""
+        ...
+
+    def begin(
+        self, specs: Sequence[LogSpec], targets: Mapping[str, Mapping[str, Any]]
+    ) -> list[LogStatus]:
+        """Note where these logs, and those that the targets have by themselves, stand now."""
+        ...
+
+    def follow(self, marked: Sequence[LogStatus]) -> None:
+        """Go on with logs that an engine before this one has marked."""
+        ...
+
+    def end(
+        self, specs: Sequence[LogSpec], marked: Sequence[LogStatus], window: Window
+    ) -> list[LogStatus]:
+        """Look no more, and read what was logged meanwhile."""
+        ...
+
+    def stop(self) -> None:
+        """Look no more. Idempotent."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Tools:
     """Everything that acts, for one run."""
@@ -96,3 +134,4 @@ class Tools:
     traffic: Generator
     environment: Callable[[], Environment]
     engines: Callable[[], dict[str, str]]
+    watching: Watching | None = None

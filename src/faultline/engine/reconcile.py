@@ -15,7 +15,7 @@ from faultline.api.run import (
     Run,
 )
 from faultline.api.traffic import TrafficFigures, TrafficStatus, with_earlier
-from faultline.engine import lifecycle, probing, verdict
+from faultline.engine import lifecycle, probing, verdict, watching
 from faultline.engine.draft import Draft
 from faultline.engine.model import (
     SECOND,
@@ -45,10 +45,12 @@ def reconcile(run: Run, facts: Facts, now: Now) -> Decision:
     for result in facts.results:
         _fold(draft, result)
     _traffic_seconds(draft, facts)
+    watching.seconds(draft, facts)
     _wishes(draft, facts)
     _advance(draft)
     probes = probing.schedule(draft)
     _advance(draft)  # a guard may have been found silent just now
+    watching.step(draft)
     if draft.status.phase is Phase.ENDED:
         return Decision(draft.status, (), None)
     actions = (*draft.open_actions(), *probes)
@@ -151,6 +153,8 @@ def _fold(draft: Draft, result: Result) -> None:
     do = Do(action.kind)
     if do is Do.ADMIT:
         _admitted(draft, result)
+    elif do in (Do.WATCH, Do.COLLECT):
+        watching.folded(draft, result)
     elif do in (Do.START_TRAFFIC, Do.STOP_TRAFFIC):
         _traffic(draft, do, action.node, result)
     elif fault is None or node is None:
@@ -313,7 +317,8 @@ def _verdict(draft: Draft) -> None:
     waiting = [a for a in draft.open_actions() if a.do is Do.STOP_TRAFFIC]
     longest = max((one.timeout for one in draft.spec.traffic), default=0)
     late = waiting and draft.due(draft.since(draft.status.phase_ns) + longest + TRAFFIC_PATIENCE)
-    if waiting and not late:
+    collected = watching.finished(draft)
+    if (waiting and not late) or not collected:
         return
     for action in waiting:
         draft.point("error", "it did not stop in time", action.node)

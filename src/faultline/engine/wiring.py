@@ -78,6 +78,7 @@ def host_tools(state: Path | None = None) -> Tools:
     """Everything that a run needs here; `state` is the state folder, by default the usual one."""
     from faultline.probes.prober import Probers
     from faultline.traffic.run import Traffics
+    from faultline.watching.run import Watched
 
     @contextmanager
     def injector() -> Generator[Injecting]:
@@ -85,7 +86,7 @@ def host_tools(state: Path | None = None) -> Tools:
             yield HostInjector(opened)
 
     traffic = Traffics()
-    return Tools(injector, Probers(traffic.figures), traffic, environment, engines)
+    return Tools(injector, Probers(traffic.figures), traffic, environment, engines, Watched())
 
 
 def check_fault(fault: str, params: dict[str, Any]) -> list[Problem]:

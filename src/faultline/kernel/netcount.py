@@ -29,3 +29,25 @@ def datagrams_received(counted: dict[str, int]) -> int:
     """Datagrams of both families that arrived, also those that nobody wanted or had room for."""
     ends = ("InDatagrams", "NoPorts", "InErrors")
     return sum(counted.get(f"{prefix}{end}", 0) for prefix in ("Udp.", "Udp6") for end in ends)
+
+
+def parse_devices(text: str) -> dict[str, tuple[int, int]]:
+    """Bytes received and sent, of every device in /proc/net/dev (proc_pid_net(5))."""
+    found: dict[str, tuple[int, int]] = {}
+    for line in text.splitlines()[2:]:
+        name, _, rest = line.partition(":")
+        values = rest.split()
+        found[name.strip()] = (int(values[0]), int(values[8]))
+    return found
+
+
+def parse_retransmits(text: str) -> int:
+    """TCP segments that were sent again, in the lines of /proc/net/snmp; -1 if it does not say."""
+    heads: list[str] = []
+    for line in text.splitlines():
+        if line.startswith("Tcp:"):
+            words = line.split()
+            if "RetransSegs" in heads:
+                return int(words[heads.index("RetransSegs")])
+            heads = words
+    return -1
