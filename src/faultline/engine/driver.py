@@ -77,7 +77,7 @@ class Driver:
 
     def _once(self, run: Run, resumed: bool) -> Run:
         facts = Facts(
-            tuple(self._pending), self._traffic(run), self._targets(run), self.interrupt, resumed
+            tuple(self._pending), self._traffic(run), self.interrupt, resumed, self._targets(run)
         )
         now = actions.instant()
         run, wanted, wake_ns = self._decide(run, facts, now)

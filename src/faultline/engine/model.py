@@ -124,11 +124,11 @@ class Facts:
     traffic: dict[str, tuple[TrafficSecond, ...]] = field(
         default_factory=dict[str, tuple[TrafficSecond, ...]]
     )
+    interrupt: str = ""  # why whoever drives the engine wants to stop
+    resumed: bool = False  # the engine before this one died
     targets: dict[str, tuple[TargetSecond, ...]] = field(
         default_factory=dict[str, tuple[TargetSecond, ...]]
     )
-    interrupt: str = ""  # why whoever drives the engine wants to stop
-    resumed: bool = False  # the engine before this one died
 
 
 @dataclass(frozen=True, slots=True)
