@@ -13,7 +13,8 @@ from faultline.api.model import Metadata
 from faultline.api.run import Fault
 from faultline.errors import InvalidDocument, UntrustedStore
 from faultline.stores.model import Stale
-from faultline.stores.sql import SqlStore, open_sql_store
+from faultline.stores.opening import open_store
+from faultline.stores.sql import SqlStore
 
 WRITERS, ROUNDS = 4, 15
 
@@ -106,7 +107,7 @@ def test_a_file_that_others_may_write_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_store_of_this_host_lies_in_the_state_folder_for_us_alone(tmp_path: Path) -> None:
-    with open_sql_store(tmp_path / "state") as store:
+    with open_store(state=tmp_path / "state") as store:
         store.create(_fault("one"))
     file = tmp_path / "state" / "resources.db"
     assert file.stat().st_mode & 0o077 == 0

@@ -7,14 +7,18 @@ are written separately: people write the one, the engine the other.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal, Protocol, TypeVar
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
-from faultline.api.model import Resource
-from faultline.errors import Refused
+from faultline.errors import FaultlineError, Refused
+from faultline.kernel import clock
 
-R = TypeVar("R", bound=Resource)
+if TYPE_CHECKING:
+    from faultline.api.model import Resource
+
+R = TypeVar("R", bound="Resource")
+_T = TypeVar("_T")
 
 
 class Stale(Refused):
@@ -22,6 +26,13 @@ class Stale(Refused):
 
     code = "stale"
     retry = True
+    http_status = 409
+
+
+class Fenced(Refused):
+    """Another engine has taken the resource over; whoever had it must not go on with it."""
+
+    code = "fenced"
     http_status = 409
 
 
@@ -40,6 +51,14 @@ class Expired(Refused):
     http_status = 410
 
 
+class StoreFailed(FaultlineError):
+    """The store could not be reached, or it broke off; read again before you repeat a write."""
+
+    code = "store-failed"
+    retry = True
+    http_status = 503
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """One change of a resource, as a watcher sees it."""
@@ -48,35 +67,126 @@ class Event:
     kind: str
     name: str
     version: int  # of the store; watch on from here
-    resource: Resource | None  # as it is now; None if it was deleted
+    resource: Resource | None  # as it is now; None if it was deleted, or not asked for
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a list shows of a resource: the whole document is not read for it."""
+
+    kind: str
+    name: str
+    uid: str
+    version: int
+    created: float  # seconds since 1970, as the next two
+    started: float | None
+    ended: float | None
+    experiment: str
+    creator: str
+    phase: str  # empty for what has none, as the next two
+    verdict: str
+    reason: str
+    labels: dict[str, str]
+
+    @property
+    def cursor(self) -> str:
+        """Where it stands in the order of all: give it as `after` for what follows."""
+        return f"{self.created!r}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which resources are meant: those to which all of it applies. Times are seconds since 1970."""
+
+    labels: dict[str, str] = field(default_factory=dict[str, str])  # all of these
+    names: tuple[str, ...] = ()  # one of these; empty for any, as in the next ones
+    experiments: tuple[str, ...] = ()
+    creators: tuple[str, ...] = ()
+    phases: tuple[str, ...] = ()
+    verdicts: tuple[str, ...] = ()
+    since: float | None = None  # made then or later
+    until: float | None = None  # made before then
+    ended: bool | None = None  # only those that have ended, or only those that have not
+    text: str = ""  # found in name, experiment, creator, labels or reason, whatever the case
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to carry out one resource for a while.
+
+    `fence` grows each time somebody takes it. What is written with it is refused once somebody else
+    has it. It is not enough for what is done elsewhere: look at `sure` before each such step, and
+    give the number along to whatever can refuse an older one.
+    """
+
+    kind: str
+    name: str
+    holder: str
+    fence: int
+    until_ns: int  # CLOCK_BOOTTIME of this machine; until then nobody else can have it
+
+    @property
+    def sure(self) -> bool:
+        """Whether it cannot have been given to anybody else yet."""
+        return clock.now() < self.until_ns
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed(Generic[_T]):
+    """A resource that was taken, as it was at that moment."""
+
+    resource: _T
+    lease: Lease
 
 
 class Store(Protocol):
-    """The operations of a store."""
+    """The operations of a store. A kind is its class or, where that is enough, its name."""
 
     def create(self, resource: R) -> R:
         """Add a resource and give it uid, version and time; raises Exists."""
         ...
 
+    def restore(self, resource: R) -> R:
+        """Add a resource of another store with its uid, time and status; raises Exists."""
+        ...
+
     def get(self, kind: type[R], name: str) -> R:
-        """One resource; raises UnknownName."""
+        """One resource, complete; raises UnknownName."""
         ...
 
     def list(
         self, kind: type[R], labels: dict[str, str] | None = None, limit: int | None = None
     ) -> list[R]:
-        """Resources of a kind that have all these labels, newest first."""
+        """Resources of a kind that have all these labels, newest first; complete, so for many of
+        them `summaries` is the better question.
+        """
+        ...
+
+    def summaries(
+        self,
+        kind: type[Resource] | str,
+        where: Filter | None = None,
+        limit: int | None = None,
+        after: str = "",
+    ) -> Sequence[Summary]:
+        """What is to be known of many resources, newest first, from behind the cursor `after`."""
+        ...
+
+    def count(self, kind: type[Resource] | str, where: Filter | None = None) -> int:
+        """How many there are."""
         ...
 
     def update(self, resource: R) -> R:
         """Write labels, annotations and spec; raises Stale or UnknownName. The status stays."""
         ...
 
-    def write_status(self, resource: R) -> R:
-        """Write the status alone; raises Stale or UnknownName."""
+    def write_status(self, resource: R, fence: int | None = None) -> R:
+        """Write the status alone; raises Stale or UnknownName, and Fenced if `fence` is given and
+        somebody has taken the resource with a higher one.
+        """
         ...
 
-    def delete(self, kind: type[Resource], name: str, version: int | None = None) -> None:
+    def delete(self, kind: type[Resource] | str, name: str, version: int | None = None) -> None:
         """Remove it, with `version` only if that is still its version; or raises Stale."""
         ...
 
@@ -85,13 +195,44 @@ class Store(Protocol):
         ...
 
     def watch(
-        self, since: int, kind: type[Resource] | None = None, timeout: float | None = None
+        self,
+        since: int,
+        kind: type[Resource] | str | None = None,
+        timeout: float | None = None,
+        *,
+        light: bool = False,
     ) -> Iterator[Event]:
         """Changes after version `since` in order, waiting up to `timeout` seconds for each next
-        one.
+        one; with `light` without the resources themselves.
 
         Several changes of one resource may be seen as the last of them. Raises Expired.
         """
         ...
 
+    def claim(
+        self,
+        kind: type[R],
+        limit: int,
+        holder: str,
+        ttl: float,
+        where: Filter | None = None,
+    ) -> Sequence[Claimed[R]]:
+        """Take up to `limit` resources that have not ended and that nobody holds, oldest first, for
+        `ttl` seconds. `holder` names one engine for as long as it runs.
+        """
+        ...
+
+    def renew(self, leases: Sequence[Lease], ttl: float) -> Sequence[Lease]:
+        """Keep them for `ttl` more seconds; those that somebody else has are left out."""
+        ...
+
+    def release(self, lease: Lease) -> None:
+        """Let somebody else have it at once; nothing happens if somebody has."""
+        ...
+
     def close(self) -> None: ...
+
+
+def kind_name(kind: type[Any] | str) -> str:
+    """The name of a kind, as it stands in documents."""
+    return kind if isinstance(kind, str) else kind.model_fields["kind"].default

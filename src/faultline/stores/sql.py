@@ -1,82 +1,57 @@
-"""Resources in one SQLite file; any number of processes may read and write it at once.
+"""Resources in an SQL database: one file on this host, or a PostgreSQL server for several.
 
-WAL with full synchronisation: what was acknowledged is there after a crash of the machine. One
-counter gives every change of anything its version, so that a watcher can resume from any of them.
+One counter gives every change of anything its version, so that a watcher can resume from any of
+them. What lists need, series and leases lie in tables of their own beside the documents.
 """
 
 from __future__ import annotations
 
-import json
-import sqlite3
-import threading
 import time
 import uuid
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self
 
-from faultline.api.document import read
-from faultline.api.kinds import KINDS
-from faultline.api.model import Resource
-from faultline.changes.store import check_trust, open_store
-from faultline.errors import InvalidDocument, UnknownName
-from faultline.stores.model import Event, Exists, Expired, R, Stale
+from faultline.errors import UnknownName
+from faultline.stores import documents, leases, summaries
+from faultline.stores.database import COUNTED, Database, Row
+from faultline.stores.model import (
+    Claimed,
+    Event,
+    Exists,
+    Expired,
+    Filter,
+    Lease,
+    R,
+    Stale,
+    Summary,
+    kind_name,
+)
 
-SCHEMA = 1
+if TYPE_CHECKING:
+    from faultline.api.model import Resource
+    from faultline.stores.series import Written
+
 KEPT_DELETIONS = 1000  # how many deletions a watcher may lag behind
-_POLL = 0.05  # seconds between looks of a watcher; one look takes about 10 us
-
-_TABLES = """
-CREATE TABLE IF NOT EXISTS resources (
-    kind TEXT NOT NULL, name TEXT NOT NULL, uid TEXT NOT NULL,
-    version INTEGER NOT NULL, generation INTEGER NOT NULL, created REAL NOT NULL,
-    metadata TEXT NOT NULL, spec TEXT NOT NULL, status TEXT,
-    PRIMARY KEY (kind, name)) WITHOUT ROWID;
-CREATE UNIQUE INDEX IF NOT EXISTS resources_version ON resources (version);
-CREATE INDEX IF NOT EXISTS resources_created ON resources (kind, created DESC, name DESC);
-CREATE TABLE IF NOT EXISTS deletions (version INTEGER PRIMARY KEY, kind TEXT, name TEXT);
-CREATE TABLE IF NOT EXISTS counter (only INTEGER PRIMARY KEY CHECK (only = 1), version INTEGER);
-CREATE TABLE IF NOT EXISTS horizon (only INTEGER PRIMARY KEY CHECK (only = 1), version INTEGER);
-INSERT OR IGNORE INTO counter VALUES (1, 0);
-INSERT OR IGNORE INTO horizon VALUES (1, 0);
-"""
+_REMEMBERED = 4096  # resources whose series this process can go on with without reading them
 _COLUMNS = "kind, name, uid, version, generation, created, metadata, spec, status"
-
-
-def open_sql_store(state: Path | None = None) -> SqlStore:
-    """The store of this host, in the state folder; refuses one that others could write."""
-    return SqlStore(open_store(state).state / "resources.db")
+_ONE = "kind = ? AND name = ?"
+_OF_RESOURCE = ("resources", "summaries", "labels", "series", "leases")
 
 
 class SqlStore:
-    """A store in a file. One instance may be used by several threads, one at a time."""
+    """A store. One instance may be used by several threads."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        path.touch(mode=0o600, exist_ok=True)
-        check_trust(path)
-        self._lock = threading.RLock()
-        self._db = sqlite3.connect(
-            path, timeout=30, isolation_level=None, check_same_thread=False, cached_statements=64
-        )
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = FULL")
-        self._prepare()
+    def __init__(self, where: Path | Database) -> None:
+        if isinstance(where, Path):
+            from faultline.stores.sqlite import SqliteDatabase
 
-    def _prepare(self) -> None:
-        found = self._one("PRAGMA user_version")[0]
-        if found > SCHEMA:
-            raise InvalidDocument(
-                f"{self.path} has schema {found}; this version reads up to {SCHEMA}",
-                hint="use the version that wrote it, or upgrade",
-            )
-        if found == SCHEMA:
-            return
-        with self._writing():
-            for statement in _TABLES.split(";"):
-                self._db.execute(statement)
-            self._db.execute(f"PRAGMA user_version = {SCHEMA}")
+            where = SqliteDatabase(where)
+        self._db: Database = where
+        self._written: dict[tuple[str, str], tuple[int, Written]] = {}
+
+    def __repr__(self) -> str:
+        return f"<store {self._db.words}>"
 
     def __enter__(self) -> Self:
         return self
@@ -85,206 +60,272 @@ class SqlStore:
         self.close()
 
     def close(self) -> None:
-        with self._lock:
-            self._db.close()
+        self._db.close()
 
     # ------------------------------------------------------------------ read
 
     def get(self, kind: type[R], name: str) -> R:
-        with self._lock:
-            return _resource(kind, self._row(_kind(kind), name))
+        with self._db.reading():
+            return self._complete(kind, self._row(kind_name(kind), name))
 
     def list(
         self, kind: type[R], labels: dict[str, str] | None = None, limit: int | None = None
     ) -> list[R]:
-        wanted = labels or {}
-        found: list[R] = []
-        query = f"SELECT {_COLUMNS} FROM resources WHERE kind = ? ORDER BY created DESC, name DESC"  # noqa: S608 (constants)
-        with self._lock:
-            for row in self._db.execute(query, (_kind(kind),)):
-                if limit is not None and len(found) >= limit:
-                    break
-                has: dict[str, str] = json.loads(row[6])["labels"]
-                if wanted.items() <= has.items():
-                    found.append(_resource(kind, row))
-        return found
+        labelled, values = summaries.labelled(labels or {}, "r")
+        with self._db.reading():
+            rows = self._db.rows(
+                f"SELECT {_COLUMNS} FROM resources r WHERE kind = ?{labelled}"  # noqa: S608 (constants)
+                " ORDER BY created DESC, name DESC LIMIT ?",
+                kind_name(kind), *values, _at_most(limit),
+            )  # fmt: skip
+            return [self._complete(kind, row) for row in rows]
+
+    def summaries(
+        self,
+        kind: type[Resource] | str,
+        where: Filter | None = None,
+        limit: int | None = None,
+        after: str = "",
+    ) -> Sequence[Summary]:
+        condition, values = summaries.condition(kind_name(kind), where or Filter(), after)
+        rows = self._db.rows(
+            f"SELECT {summaries.COLUMNS} FROM summaries s WHERE {condition}"  # noqa: S608
+            " ORDER BY s.created DESC, s.name DESC LIMIT ?",
+            *values, _at_most(limit),
+        )  # fmt: skip
+        return [summaries.read(row) for row in rows]
+
+    def count(self, kind: type[Resource] | str, where: Filter | None = None) -> int:
+        condition, values = summaries.condition(kind_name(kind), where or Filter())
+        rows = self._db.rows(f"SELECT count(*) FROM summaries s WHERE {condition}", *values)  # noqa: S608
+        return int(rows[0][0])
 
     def version(self) -> int:
-        with self._lock:
-            return int(self._one("SELECT version FROM counter")[0])
+        return int(self._db.rows(COUNTED)[0][0])
 
     # ------------------------------------------------------------------ write
 
     def create(self, resource: R) -> R:
-        kind, name = resource.kind, resource.metadata.name
-        with self._writing():
-            if self._db.execute(
-                "SELECT 1 FROM resources WHERE kind = ? AND name = ?", (kind, name)
-            ).fetchone():
+        return self._add(resource, uuid.uuid4().hex, 1, time.time())
+
+    def restore(self, resource: R) -> R:
+        meta = resource.metadata
+        return self._add(
+            resource,
+            meta.uid or uuid.uuid4().hex,
+            max(1, meta.generation),
+            meta.creation_timestamp or time.time(),
+        )
+
+    def _add(self, resource: R, uid: str, generation: int, created: float) -> R:
+        from faultline.stores.series import Written
+
+        kind, name, labels = resource.kind, resource.metadata.name, resource.metadata.labels
+        spec, status, series = documents.parts(resource)
+        row = [
+            kind,
+            name,
+            uid,
+            0,
+            generation,
+            created,
+            documents.metadata(resource.metadata),
+            documents.text(spec),
+        ]
+        with self._db.writing():
+            row[3] = version = self._db.bump()
+            if not self._db.run(
+                f"INSERT INTO resources ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
+                " ON CONFLICT (kind, name) DO NOTHING",
+                *row, None if status is None else documents.text(status),
+            ):  # fmt: skip
                 raise Exists(f"there is a {kind} {name!r} already")
-            spec, status = _texts(resource)
-            row = (
-                kind, name, uuid.uuid4().hex, self._next(), 1, time.time(), _metadata(resource),
-                spec, status,
-            )  # fmt: skip
-            marks = ", ".join("?" * len(row))
-            self._db.execute(f"INSERT INTO resources ({_COLUMNS}) VALUES ({marks})", row)  # noqa: S608
-        return _resource(type(resource), row)
+            told = {
+                "kind": kind, "name": name, "uid": uid, "version": version, "written": version,
+                "created": created, **summaries.of_spec(name, labels, spec),
+                **summaries.of_status(status),
+            }  # fmt: skip
+            marks = ", ".join("?" * len(told))
+            self._db.run(
+                f"INSERT INTO summaries ({', '.join(told)}) VALUES ({marks})",  # noqa: S608
+                *told.values(),
+            )
+            self._label(kind, name, labels)
+            leases.add(self._db, kind, name)
+            if series:
+                Written().write(self._db, kind, name, series, anew=True)
+            return self._complete(type(resource), self._row(kind, name))
 
     def update(self, resource: R) -> R:
-        spec, _ = _texts(resource)
-        with self._writing():
+        spec, _, _ = documents.parts(resource, status=False)
+        text, labels = documents.text(spec), resource.metadata.labels
+        kind, name = resource.kind, resource.metadata.name
+        with self._db.writing():
             row = self._checked(resource)
-            generation = row[4] + (spec != row[7])
-            return self._put(
-                resource, {"generation": generation, "metadata": _metadata(resource), "spec": spec}
-            )
+            version = self._db.bump()
+            self._set("resources", kind, name, {
+                "version": version, "metadata": documents.metadata(resource.metadata), "spec": text,
+                "generation": row[4] + (text != row[7]),
+            })  # fmt: skip
+            self._set("summaries", kind, name, {
+                "version": version, **summaries.of_spec(name, labels, spec),
+            })  # fmt: skip
+            self._db.run(f"DELETE FROM labels WHERE {_ONE}", kind, name)  # noqa: S608
+            self._label(kind, name, labels)
+            return self._complete(type(resource), self._row(kind, name))
 
-    def write_status(self, resource: R) -> R:
-        _, status = _texts(resource)
-        with self._writing():
-            self._checked(resource)
-            return self._put(resource, {"status": status})
+    def write_status(self, resource: R, fence: int | None = None) -> R:
+        from faultline.stores.series import Written
 
-    def delete(self, kind: type[Resource], name: str, version: int | None = None) -> None:
-        with self._writing():
-            row = self._row(_kind(kind), name)
+        kind, name = resource.kind, resource.metadata.name
+        spec, status, series = documents.parts(resource)
+        before, writer = self._written.pop((kind, name), (0, Written()))
+        with self._db.writing():
+            if fence is not None:
+                leases.check(self._db, kind, name, fence)
+            row = self._checked(resource)
+            ((written,),) = self._db.rows(f"SELECT written FROM summaries WHERE {_ONE}", kind, name)  # noqa: S608
+            version = self._db.bump()
+            if fence is not None:  # once more: here nobody can take it before this is written
+                leases.check(self._db, kind, name, fence, self._db.row_lock)
+            self._set("resources", kind, name, {
+                "version": version, "status": None if status is None else documents.text(status),
+            })  # fmt: skip
+            self._set("summaries", kind, name, {
+                "version": version, "written": version, **summaries.of_status(status),
+            })  # fmt: skip
+            writer.write(self._db, kind, name, series, anew=written != before)
+        if not (status or {}).get("ended"):
+            while len(self._written) >= _REMEMBERED:
+                del self._written[next(iter(self._written))]
+            self._written[kind, name] = (version, writer)
+        return documents.written(resource, row, version, same_spec=documents.text(spec) == row[7])
+
+    def delete(self, kind: type[Resource] | str, name: str, version: int | None = None) -> None:
+        named = kind_name(kind)
+        with self._db.writing():
+            row = self._row(named, name, self._db.row_lock)
             if version is not None and row[3] != version:
-                raise _stale(row[0], name, version, row[3])
-            self._db.execute("DELETE FROM resources WHERE kind = ? AND name = ?", row[:2])
-            gone = self._next()
-            self._db.execute("INSERT INTO deletions VALUES (?, ?, ?)", (gone, *row[:2]))
+                raise _stale(named, name, version, row[3])
+            gone = self._db.bump()
+            for table in _OF_RESOURCE:
+                self._db.run(f"DELETE FROM {table} WHERE {_ONE}", named, name)  # noqa: S608
+            self._db.run("INSERT INTO deletions VALUES (?, ?, ?)", gone, named, name)
             self._forget_old_deletions()
 
     def _forget_old_deletions(self) -> None:
-        old = self._db.execute(
-            "SELECT version FROM deletions ORDER BY version DESC LIMIT 1 OFFSET ?",
-            (KEPT_DELETIONS,),
-        ).fetchone()
+        old = self._db.rows(
+            "SELECT version FROM deletions ORDER BY version DESC LIMIT 1 OFFSET ?", KEPT_DELETIONS
+        )
         if old:
-            self._db.execute("DELETE FROM deletions WHERE version <= ?", old)
-            self._db.execute("UPDATE horizon SET version = ?", old)
+            self._db.run("DELETE FROM deletions WHERE version <= ?", *old[0])
+            self._db.run("UPDATE horizon SET version = ?", *old[0])
 
     # ------------------------------------------------------------------ watch
 
     def watch(
-        self, since: int, kind: type[Resource] | None = None, timeout: float | None = None
+        self,
+        since: int,
+        kind: type[Resource] | str | None = None,
+        timeout: float | None = None,
+        *,
+        light: bool = False,
     ) -> Iterator[Event]:
-        while True:
-            until = None if timeout is None else time.monotonic() + timeout
-            while self.version() <= since:
-                left = _POLL if until is None else min(_POLL, until - time.monotonic())
-                if left <= 0:
-                    return
-                time.sleep(left)
-            latest, events = self._changes(since)
-            for event in events:
-                if kind is None or event.kind == _kind(kind):
-                    yield event
-            since = latest
+        wanted = None if kind is None else kind_name(kind)
+        with self._db.waiting() as wait:
+            while True:
+                until = None if timeout is None else time.monotonic() + timeout
+                while self.version() <= since:
+                    left = 3600.0 if until is None else until - time.monotonic()
+                    if left <= 0:
+                        return
+                    wait(left)
+                since, events = self._changes(since, wanted, light)
+                yield from events
 
-    def _changes(self, since: int) -> tuple[int, list[Event]]:
-        """The latest version and all changes after `since`, as of one instant."""
-        with self._lock:
-            self._db.execute("BEGIN")
-            try:
-                if since < self._one("SELECT version FROM horizon")[0]:
-                    raise Expired(f"changes since version {since} are no longer kept")
-                latest = self.version()
-                rows = self._db.execute(
-                    f"SELECT {_COLUMNS} FROM resources WHERE version > ?",  # noqa: S608
-                    (since,),
-                ).fetchall()
-                gone = self._db.execute(
-                    "SELECT kind, name, version FROM deletions WHERE version > ?", (since,)
-                ).fetchall()
-            finally:
-                self._db.execute("ROLLBACK")
-        events = [Event("put", r[0], r[1], r[3], _resource(KINDS[r[0]], r)) for r in rows]
-        events += [Event("deleted", kind, name, version, None) for kind, name, version in gone]
+    def _changes(self, since: int, kind: str | None, light: bool) -> tuple[int, Sequence[Event]]:
+        """The latest version and the changes after `since`, as of one instant."""
+        of_kind, values = ("", ()) if kind is None else (" AND kind = ?", (kind,))
+        with self._db.reading():
+            if since < self._db.rows("SELECT version FROM horizon")[0][0]:
+                raise Expired(f"changes since version {since} are no longer kept")
+            latest = self.version()
+            columns = "kind, name, uid, version" if light else _COLUMNS
+            rows = self._db.rows(
+                f"SELECT {columns} FROM resources WHERE version > ?{of_kind}",  # noqa: S608
+                since, *values,
+            )  # fmt: skip
+            events = [
+                Event("put", row[0], row[1], row[3], None if light else self._any(row))
+                for row in rows
+            ]
+            gone = self._db.rows(
+                f"SELECT kind, name, version FROM deletions WHERE version > ?{of_kind}",  # noqa: S608
+                since, *values,
+            )  # fmt: skip
+        events += [Event("deleted", *row, None) for row in gone]
         return latest, sorted(events, key=lambda event: event.version)
+
+    # ------------------------------------------------------------------ leases
+
+    def claim(
+        self, kind: type[R], limit: int, holder: str, ttl: float, where: Filter | None = None
+    ) -> Sequence[Claimed[R]]:
+        with self._db.writing():
+            taken = leases.claim(self._db, kind_name(kind), limit, holder, ttl, where or Filter())
+            return [
+                Claimed(self._complete(kind, self._row(lease.kind, lease.name)), lease)
+                for lease in taken
+            ]
+
+    def renew(self, held: Sequence[Lease], ttl: float) -> Sequence[Lease]:
+        with self._db.writing():
+            return leases.renew(self._db, held, ttl)
+
+    def release(self, lease: Lease) -> None:
+        leases.release(self._db, lease)
 
     # ------------------------------------------------------------------ inside
 
-    @contextmanager
-    def _writing(self) -> Generator[None]:
-        with self._lock:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
-            self._db.execute("COMMIT")
-
-    def _one(self, query: str) -> tuple[Any, ...]:
-        return self._db.execute(query).fetchone()
-
-    def _next(self) -> int:
-        self._db.execute("UPDATE counter SET version = version + 1")
-        return int(self._one("SELECT version FROM counter")[0])
-
-    def _row(self, kind: str, name: str) -> tuple[Any, ...]:
-        row = self._db.execute(
-            f"SELECT {_COLUMNS} FROM resources WHERE kind = ? AND name = ?",  # noqa: S608
-            (kind, name),
-        ).fetchone()
-        if row is None:
+    def _row(self, kind: str, name: str, lock: str = "") -> Row:
+        rows = self._db.rows(
+            f"SELECT {_COLUMNS} FROM resources WHERE {_ONE}{lock}",  # noqa: S608
+            kind, name,
+        )  # fmt: skip
+        if not rows:
             raise UnknownName(f"there is no {kind} {name!r}")
-        return row
+        return rows[0]
 
-    def _checked(self, resource: Resource) -> tuple[Any, ...]:
-        row = self._row(resource.kind, resource.metadata.name)
+    def _checked(self, resource: Resource) -> Row:
+        row = self._row(resource.kind, resource.metadata.name, self._db.row_lock)
         if row[3] != resource.metadata.resource_version or row[2] != resource.metadata.uid:
             raise _stale(row[0], row[1], resource.metadata.resource_version, row[3])
         return row
 
-    def _put(self, resource: R, columns: dict[str, Any]) -> R:
-        columns["version"] = self._next()
-        sets = ", ".join(f"{name} = ?" for name in columns)
-        key = (resource.kind, resource.metadata.name)
-        self._db.execute(
-            f"UPDATE resources SET {sets} WHERE kind = ? AND name = ?",  # noqa: S608
-            (*columns.values(), *key),
+    def _set(self, table: str, kind: str, name: str, columns: dict[str, Any]) -> None:
+        sets = ", ".join(f"{column} = ?" for column in columns)
+        self._db.run(f"UPDATE {table} SET {sets} WHERE {_ONE}", *columns.values(), kind, name)  # noqa: S608
+
+    def _label(self, kind: str, name: str, labels: dict[str, str]) -> None:
+        rows = summaries.label_rows(kind, name, labels)
+        self._db.many("INSERT INTO labels (kind, label, value, name) VALUES (?, ?, ?, ?)", rows)
+
+    def _complete(self, kind: type[R], row: Row) -> R:
+        series = self._db.rows(
+            f"SELECT path, entries FROM series WHERE {_ONE} ORDER BY path, part",  # noqa: S608
+            *row[:2],
         )
-        return _resource(type(resource), self._row(*key))
+        return documents.resource(kind, row, series)
+
+    def _any(self, row: Row) -> Resource:
+        from faultline.api.kinds import KINDS
+
+        return self._complete(KINDS[row[0]], row)
+
+
+def _at_most(limit: int | None) -> int:
+    return 2**31 - 1 if limit is None else limit
 
 
 def _stale(kind: str, name: str, read: int, now: int) -> Stale:
     return Stale(f"{kind} {name!r} was read at version {read} and is now at {now}")
-
-
-def _kind(kind: type[Resource]) -> str:
-    return cast(str, kind.model_fields["kind"].default)
-
-
-def _metadata(resource: Resource) -> str:
-    meta = resource.metadata
-    return json.dumps({"labels": meta.labels, "annotations": meta.annotations})
-
-
-def _texts(resource: Resource) -> tuple[str, str | None]:
-    """Spec and status as JSON text."""
-    data = resource.to_json()
-    status = data.get("status")
-    spec = json.dumps(data["spec"], separators=(",", ":"))
-    return spec, None if status is None else json.dumps(status, separators=(",", ":"))
-
-
-def _resource(kind: type[R], row: tuple[Any, ...]) -> R:
-    _, name, uid, version, generation, created, metadata, spec, status = row
-    data: dict[str, Any] = {
-        "kind": _kind(kind),
-        "metadata": {
-            "name": name,
-            "uid": uid,
-            "resourceVersion": version,
-            "generation": generation,
-            "creationTimestamp": created,
-            **json.loads(metadata),
-        },
-        "spec": json.loads(spec),
-    }
-    if status is not None:
-        data["status"] = json.loads(status)
-    return read(kind, data, f"{_kind(kind)} {name!r}")

@@ -1,0 +1,76 @@
+"""Resources as the columns of a row, and back. Models are imported where one is made."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from faultline.stores.model import R, kind_name
+
+if TYPE_CHECKING:
+    from faultline.api.model import Metadata, Resource
+    from faultline.stores.database import Row
+    from faultline.stores.series import Series
+
+Document = dict[str, Any]
+
+
+def parts(resource: Resource, *, status: bool = True) -> tuple[Document, Document | None, Series]:
+    """Spec, status without its series, and these; with `status` off the spec alone."""
+    from faultline.api.model import StatusModel
+    from faultline.stores.series import split
+
+    spec: Document = getattr(resource, "spec").to_json()  # noqa: B009 (each kind has its own)
+    told: object = getattr(resource, "status", None) if status else None
+    if told is None:
+        return spec, None, {}
+    if not isinstance(told, StatusModel):
+        raise TypeError(f"the status of a {resource.kind} is a {type(told).__name__}")
+    rest, series = split(told)
+    return spec, rest.to_json(), series
+
+
+def text(data: Document) -> str:
+    return json.dumps(data, separators=(",", ":"))
+
+
+def metadata(meta: Metadata) -> str:
+    return json.dumps({"labels": meta.labels, "annotations": meta.annotations})
+
+
+def _envelope(row: Row) -> Document:
+    _, name, uid, version, generation, created, meta, *_ = row
+    return {
+        "name": name,
+        "uid": uid,
+        "resourceVersion": version,
+        "generation": generation,
+        "creationTimestamp": created,
+        **json.loads(meta),
+    }
+
+
+def resource(kind: type[R], row: Row, series: list[Row]) -> R:
+    """The document of a row, complete."""
+    from faultline.api.document import read
+    from faultline.stores.series import joined
+
+    named, name, spec, status = kind_name(kind), row[1], row[7], row[8]
+    data: Document = {"kind": named, "metadata": _envelope(row), "spec": json.loads(spec)}
+    if status is not None:
+        data["status"] = joined(json.loads(status), series)
+    return read(kind, data, f"{named} {name!r}")
+
+
+def written(resource: R, row: Row, version: int, *, same_spec: bool) -> R:
+    """The document after a write of its status, without reading its series again."""
+    from faultline.api.document import read
+    from faultline.api.model import Metadata
+
+    meta = read(Metadata, {**_envelope(row), "resourceVersion": version})
+    changed: Document = {"metadata": meta}
+    if not same_spec:  # the writer had altered its copy; a status write does not change the spec
+        kind = type(resource)
+        stored = {"kind": row[0], "metadata": meta.to_json(), "spec": json.loads(row[7])}
+        changed["spec"] = getattr(read(kind, stored), "spec")  # noqa: B009
+    return resource.model_copy(update=changed)

@@ -1,0 +1,1 @@
+"""The migrations of a store, and what Alembic needs to apply them."""
