@@ -28,7 +28,7 @@ class Prober(prober.Prober[CommandProbe]):
         spec = self.spec
         code, output = self._run(limit)
         number = _NUMBER.search(output)
-        good, text = spec.code in ("any", code), prober.quoted(output)
+        good, text = spec.code in ("any", code), self.quoted(output)
         if not good:
             how = f"ended by signal {-code}" if code < 0 else f"exit code {code}"
             text = f"{how}, expected {spec.code}: {text}"
@@ -50,13 +50,14 @@ class Prober(prober.Prober[CommandProbe]):
         home = account.pw_dir if account else str(Path.home())
         name = account.pw_name if account else ""
         groups = os.getgrouplist(name, account.pw_gid) if account else None
+        given = {name: self.secret(value) for name, value in spec.env.items()}
         try:
             return subprocess.Popen(
                 spec.command,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                env={"PATH": _PATH, "LANG": "C.UTF-8", "HOME": home, **spec.env},
+                env={"PATH": _PATH, "LANG": "C.UTF-8", "HOME": home, **given},
                 cwd=spec.cwd,
                 user=account.pw_uid if account else None,
                 group=account.pw_gid if account else None,

@@ -1,19 +1,21 @@
-"""One HTTP exchange within one time limit, on the standard library alone."""
+"""One HTTP exchange within one time limit, on the standard library alone (HTTP/2 needs h2)."""
 
 from __future__ import annotations
 
-import http.client
-import io
-import socket
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
+from faultline.errors import ObserveFailed
+from faultline.probes import http1, tls
+from faultline.probes.http1 import Request
 from faultline.probes.limit import Limit, NoAnswer
-from faultline.probes.reach import LimitedReader, connect, reason
+from faultline.probes.reach import connect, reason
+
+_SAFE = "%/:=&?~#+!$,;'@()*[]"  # what stands for itself in the target of a request
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,16 +26,17 @@ class Answer:
     headers: dict[str, str]  # names in lower case
     body: bytes  # its first part, as long as was asked for
     seconds: float  # from before the connection to the last byte
+    size: int = 0  # bytes of all of the body
+    version: str = "1.1"
+    tls: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-class _Wire:
-    """What http.client needs of a socket to read an answer from."""
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Who asks."""
 
-    def __init__(self, connection: socket.socket, limit: Limit) -> None:
-        self._connection, self._limit = connection, limit
-
-    def makefile(self, mode: str) -> io.BufferedReader:
-        return io.BufferedReader(LimitedReader(self._connection, self._limit))
+    trust: tls.Trust = field(default_factory=tls.Trust)
+    http2: bool = False  # over TLS if the server offers it, else as one who knows that it can
 
 
 def exchange(
@@ -43,71 +46,62 @@ def exchange(
     method: str = "GET",
     headers: Mapping[str, str] | None = None,
     body: bytes = b"",
-    verify: bool = True,
+    client: Client | None = None,
     keep: int = 1 << 20,
 ) -> Answer:
     """Ask once on a connection of its own and read the whole answer; raises NoAnswer.
 
     Redirects are answers and not followed; `keep` is how many bytes of the body are returned.
     """
-    parts = urlsplit(url)
-    host, secure = parts.hostname or "", parts.scheme == "https"
+    secure, host, port, request = _read(url, method, headers or {}, body, keep)
+    client = client or Client()
+    # Reading the authorities of this host takes longer than many an answer: it is not measured.
+    context = client.trust.context(("h2", "http/1.1") if client.http2 else ()) if secure else None
     begun = monotonic()
-    connection = connect(host, parts.port or (443 if secure else 80), limit)
+    connection = connect(host, port, limit)
     try:
-        if secure:
-            connection = _encrypt(connection, host, verify, limit)
-        connection.settimeout(limit.left())
-        connection.sendall(_request(url, method, headers or {}, body))
-        wire: Any = _Wire(connection, limit)  # http.client asks for no more than makefile()
-        response = http.client.HTTPResponse(wire, method=method)
-        response.begin()
-        kept = response.read(keep)
-        while response.read(65536):
-            pass
-        if response.length:  # http.client is silent about the end of a body that came too soon
-            raise NoAnswer(f"the answer was cut off, {response.length} bytes are missing")
-        seconds = monotonic() - begun
-        named = {name.lower(): value for name, value in response.getheaders()}
-        return Answer(response.status, named, kept, seconds)
+        seen: dict[str, Any] = {}
+        second = client.http2
+        if context:
+            encrypted = client.trust.encrypt(connection, context, host, limit)
+            connection, seen = encrypted, tls.facts(encrypted)
+            second = encrypted.selected_alpn_protocol() == "h2"
+        if second:
+            from faultline.probes import http2 as second_version
+
+            answer = second_version.ask(connection, request, limit)
+        else:
+            answer = http1.ask(connection, request, limit)
+        code, named, kept, size = answer
+        version = "2" if second else "1.1"
+        return Answer(code, named, kept, monotonic() - begun, size, version, seen)
     except TimeoutError as error:
         raise limit.late() from error
-    except http.client.IncompleteRead as error:
-        raise NoAnswer(f"the answer was cut off after {len(error.partial)} bytes") from error
-    except http.client.HTTPException as error:
-        what = "the connection was closed without an answer"
-        closed = isinstance(error, http.client.RemoteDisconnected)
-        raise NoAnswer(what if closed else f"not an answer of HTTP: {error!r}") from error
     except ssl.SSLError as error:
-        raise NoAnswer(f"TLS: {getattr(error, 'verify_message', '') or error.reason}") from error
+        raise NoAnswer(f"TLS: {tls.said(error)}") from error
     except OSError as error:
         raise NoAnswer(reason(error)) from error
     finally:
         connection.close()
 
 
-def _encrypt(connection: socket.socket, host: str, verify: bool, limit: Limit) -> ssl.SSLSocket:
-    context = ssl.create_default_context()
-    if not verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    connection.settimeout(limit.left())
-    return context.wrap_socket(connection, server_hostname=host)
-
-
-def _request(url: str, method: str, headers: Mapping[str, str], body: bytes) -> bytes:
-    parts = urlsplit(url)
-    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    sent = {
-        "Host": parts.netloc.rpartition("@")[2],
-        "User-Agent": "faultline",
-        "Accept": "*/*",
-        "Connection": "close",
-    }
-    given = {name.lower() for name in headers}
-    lines = [f"{name}: {value}" for name, value in sent.items() if name.lower() not in given]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
-    if body or method in ("POST", "PUT", "PATCH"):
-        lines.append(f"Content-Length: {len(body)}")
-    text = "\r\n".join([f"{method} {target} HTTP/1.1", *lines]) + "\r\n\r\n"
-    return text.encode("latin-1", "replace") + body
+def _read(
+    url: str, method: str, headers: Mapping[str, str], body: bytes, keep: int
+) -> tuple[bool, str, int, Request]:
+    """Whether it is TLS, host, port and request; raises ObserveFailed for what cannot be sent."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+        named = parts.netloc.rpartition("@")[2].encode("idna").decode()
+    except ValueError as error:
+        raise ObserveFailed(f"{url} is not an address: {error}") from error
+    if parts.scheme not in ("http", "https") or not host:
+        raise ObserveFailed(f"{url} is not an address of HTTP")
+    for name, value in headers.items():
+        if any(char in name + value for char in "\r\n\0"):  # the value may be a secret: not shown
+            raise ObserveFailed(f"the header {name!r} holds a line break and cannot be sent")
+    target = quote(parts.path or "/", safe=_SAFE)
+    target += f"?{quote(parts.query, safe=_SAFE)}" if parts.query else ""
+    secure = parts.scheme == "https"
+    request = Request(parts.scheme, named, target, method, headers, body, keep)
+    return secure, host, port or (443 if secure else 80), request

@@ -8,13 +8,17 @@ nothing about the service: `ok` is None, with the reason. Neither is ever rounde
 
 from __future__ import annotations
 
+import base64
+import json
 import time
 from abc import abstractmethod
 from collections.abc import Callable
 from importlib import import_module
-from typing import Generic, Self, TypeVar, cast, get_args
+from typing import Any, Generic, Self, TypeVar, cast, get_args
+from urllib.parse import quote, quote_plus
 
 from faultline.api.probe import Measurement, ProbeBase, ProbeSpec
+from faultline.api.secret import SecretRef
 from faultline.api.traffic import TrafficFigures
 from faultline.errors import Bug, ObserveFailed
 from faultline.probes.limit import Limit, NoAnswer
@@ -37,6 +41,7 @@ class Prober(Generic[S]):
     def __init__(self, spec: S, traffic: Figures | None = None) -> None:
         self.spec = spec
         self.traffic = traffic
+        self._hidden: set[str] = set()
 
     @abstractmethod
     def look(self, limit: Limit) -> Measurement:
@@ -44,17 +49,60 @@ class Prober(Generic[S]):
 
     def measure(self, timeout: Duration | None = None) -> Measurement:
         """Measure once within the time-out (the probe's own); failure is an answer, not raised."""
+        return self.measure_within(Limit((timeout or self.spec.timeout).seconds))
+
+    def measure_within(self, limit: Limit) -> Measurement:
+        """The same within a limit that others share."""
         begun = time.monotonic()
         try:
-            found = self.look(Limit((timeout or self.spec.timeout).seconds))
+            found = self.look(limit)
         except NoAnswer as error:
             found = Measurement(ok=False, text=str(error))
         except ObserveFailed as error:
             found = Measurement(ok=None, text=error.message)
-        found.text = " ".join(found.text.split())[:_LINE]
+        found.text = " ".join(self.redacted(found.text).split())[:_LINE]
+        if self._hidden:
+            found.result = self._redacted_all(found.result)
         if found.latency is None:
             found.latency = time.monotonic() - begun
         return found
+
+    # ------------------------------------------------------------------ secrets
+
+    def secret(self, given: str | SecretRef) -> str:
+        """The text that stands there or that the reference leads to; a secret is shown nowhere."""
+        if isinstance(given, str):
+            return given
+        found = given.resolve()
+        self.hide(found)
+        return found
+
+    def hide(self, text: str) -> None:
+        """Do not show this text, in any of the forms in which answers may repeat it."""
+        raw = text.encode()
+        forms = {text, quote(text), quote(text, safe=""), quote_plus(text), json.dumps(text)[1:-1]}
+        forms |= {base64.b64encode(raw).decode(), raw.hex(), " ".join(text.split())}
+        self._hidden |= {form for form in forms if form}
+
+    def redacted(self, text: str) -> str:
+        """A text without secrets. To be called before a text is cut."""
+        for hidden in sorted(self._hidden, key=len, reverse=True):
+            text = text.replace(hidden, "***")
+        return text
+
+    def _redacted_all(self, data: Any) -> Any:
+        if isinstance(data, str):
+            return self.redacted(data)
+        if isinstance(data, dict):
+            entries = cast("dict[str, Any]", data)
+            return {self.redacted(key): self._redacted_all(each) for key, each in entries.items()}
+        if isinstance(data, list):
+            return [self._redacted_all(each) for each in cast("list[Any]", data)]
+        return data
+
+    def quoted(self, text: str) -> str:
+        """A piece of an answer for a message, without secrets."""
+        return quoted(self.redacted(text[: 1 << 16]))
 
     def close(self) -> None:
         """Let go of files and connections. Idempotent."""
@@ -110,3 +158,8 @@ def quoted(text: str) -> str:
     """A piece of a text for a message: one line, not long."""
     line = " ".join(text.split())
     return repr(line[:120]) if line else "nothing"
+
+
+def not_installed(what: str, extra: str) -> ObserveFailed:
+    """What to raise where a library that this probe needs is not there."""
+    return ObserveFailed(f"{what} is not installed: pip install 'faultline[{extra}]'")

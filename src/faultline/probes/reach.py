@@ -37,7 +37,7 @@ def resolve(host: str, limit: Limit) -> list[Address]:
     def ask() -> None:
         try:
             found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
+        except (OSError, ValueError) as error:
             answers.put(error if isinstance(error, OSError) else OSError(errno.EINVAL, str(error)))
         else:
             answers.put([(family, str(where[0])) for family, *_, where in found])
@@ -55,11 +55,14 @@ def resolve(host: str, limit: Limit) -> list[Address]:
 def connect(host: str, port: int, limit: Limit) -> socket.socket:
     """A TCP connection to the first address of the host that accepts one; raises NoAnswer."""
     failure = NoAnswer(f"{host} has no address")
-    for family, address in resolve(host, limit):
+    addresses = resolve(host, limit)
+    for left, (family, address) in zip(range(len(addresses), 0, -1), addresses, strict=True):
         where = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+        # Each has its share, so that one that swallows packets leaves time for the others.
+        share = limit.left() / left
         connection = socket.socket(family, socket.SOCK_STREAM)
         try:
-            connection.settimeout(limit.left())
+            connection.settimeout(share)
             connection.connect((address, port))
         except TimeoutError:
             connection.close()

@@ -6,8 +6,8 @@ from time import monotonic
 
 from faultline.api.probe import Measurement, TcpProbe
 from faultline.probes import prober
-from faultline.probes.limit import Limit
-from faultline.probes.reach import connect
+from faultline.probes.limit import Limit, NoAnswer
+from faultline.probes.reach import connect, reason
 
 
 class Prober(prober.Prober[TcpProbe]):
@@ -17,8 +17,12 @@ class Prober(prober.Prober[TcpProbe]):
         begun = monotonic()
         connection = connect(self.spec.host, self.spec.port, limit)
         seconds = monotonic() - begun
-        address = str(connection.getpeername()[0])
-        connection.close()
+        try:
+            address = str(connection.getpeername()[0])
+        except OSError as error:  # reset as soon as it was accepted
+            raise NoAnswer(reason(error)) from error
+        finally:
+            connection.close()
         return Measurement(
             value=seconds,
             ok=True,
