@@ -1,22 +1,26 @@
-"""Every kind of resource by its name. Schedule, Host and Halt are to come."""
+"""Every kind of resource by its name."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from faultline.api.calendar import Calendar
 from faultline.api.document import read
 from faultline.api.experiment import Experiment
 from faultline.api.model import API_VERSION, Resource
 from faultline.api.probe import Probe
 from faultline.api.run import Fault, Run
+from faultline.api.schedule import Schedule
 from faultline.api.traffic import Traffic
 from faultline.errors import InvalidDocument
 
 KINDS: dict[str, type[Resource]] = {
+    "Calendar": Calendar,
     "Experiment": Experiment,
     "Fault": Fault,
     "Probe": Probe,
     "Run": Run,
+    "Schedule": Schedule,
     "Traffic": Traffic,
 }
 
