@@ -91,16 +91,19 @@ def _values(node: Data, path: str) -> list[Any]:
     if (values is None) == (limits is None):
         problem = Problem(path, "expected exactly one of values and range")
         raise invalid_document("experiment", [problem])
-    if limits is not None:
+    if isinstance(limits, dict):
+        limits = cast(Data, limits)
         try:
             return list(spread(limits["start"], limits["stop"], limits["step"]))
         except InvalidParameter as error:
             problem = Problem(f"{path}.range", f"expected {error.expected}", error.given)
-        except (KeyError, TypeError):
+        except (KeyError, TypeError, ValueError):
             problem = Problem(f"{path}.range", "expected start, stop and step")
         raise invalid_document("experiment", [problem])
     if not isinstance(values, list) or not values:
-        raise invalid_document("experiment", [Problem(f"{path}.values", "expected a list", values)])
+        where = f"{path}.{'range' if values is None else 'values'}"
+        problem = Problem(where, "expected a list of values, or start, stop and step", values)
+        raise invalid_document("experiment", [problem])
     return cast("list[Any]", values)
 
 
@@ -132,16 +135,20 @@ def _iteration(node: Data, index: int, values: dict[str, Any]) -> Data:
     return {"name": f"{node.get('name', '')}.{index}", "type": "serial", "nodes": body}
 
 
-def _names(nodes: list[Any]) -> Iterable[str]:
-    for node in nodes:
-        if isinstance(node, dict):
-            entries = cast(Data, node)
-            if isinstance(entries.get("name"), str):
-                yield entries["name"]
-            for key in _LISTS:
-                yield from _names(entries.get(key) or [])
-            for case in entries.get("cases") or []:
-                yield from _names(cast(Data, case).get("nodes") or [])
+def _mappings(value: object) -> list[Data]:
+    """The mappings of a list; what else is there the models complain of."""
+    items = cast("list[object]", value) if isinstance(value, list) else []
+    return [cast(Data, each) for each in items if isinstance(each, dict)]
+
+
+def _names(nodes: object) -> Iterable[str]:
+    for entries in _mappings(nodes):
+        if isinstance(entries.get("name"), str):
+            yield entries["name"]
+        for key in _LISTS:
+            yield from _names(entries.get(key))
+        for case in _mappings(entries.get("cases")):
+            yield from _names(case.get("nodes"))
 
 
 def _renamed(node: Any, names: set[str], suffix: str) -> Any:
@@ -151,19 +158,17 @@ def _renamed(node: Any, names: set[str], suffix: str) -> Any:
     if isinstance(entries.get("name"), str):
         entries["name"] += suffix
     if isinstance(entries.get("needs"), list):
+        needs = cast("list[object]", entries["needs"])
         entries["needs"] = [
-            f"{each}{suffix}" if isinstance(each, str) and each in names else each
-            for each in entries["needs"]
+            f"{each}{suffix}" if isinstance(each, str) and each in names else each for each in needs
         ]
     for key in _LISTS:
         if isinstance(entries.get(key), list):
-            entries[key] = [_renamed(each, names, suffix) for each in entries[key]]
+            inner = cast("list[Any]", entries[key])
+            entries[key] = [_renamed(each, names, suffix) for each in inner]
     if isinstance(entries.get("cases"), list):
-        entries["cases"] = [
-            {**case, "nodes": [_renamed(each, names, suffix) for each in case.get("nodes", [])]}
-            for case in entries["cases"]
-            if isinstance(case, dict)
-        ]
+        cases = cast("list[Any]", entries["cases"])
+        entries["cases"] = [_renamed(each, names, suffix) for each in cases]
     return entries
 
 

@@ -1,8 +1,8 @@
 """The nodes of an experiment's graph: what is done between its beginning and its recovery.
 
 A graph is a list of nodes, each of which may hold further ones. What stands in a list begins at
-once, unless it `needs` another node; `serial` gives an order. `foreach` and `repeat` are written out
-when the document is read (`expansion.py`), so that what a run carries out is there to be seen
+once, unless it `needs` another node; `serial` gives an order. `foreach` and `repeat` are written
+out when the document is read (`expansion.py`), so that what a run carries out is there to be seen
 before it begins.
 """
 
@@ -48,8 +48,8 @@ class NodeBase(Model):
     needs: list[NodeName] = Field(default_factory=list[NodeName])
     """Nodes that must have succeeded, or have been skipped, before this one begins."""
     when: str = ""
-    """A CEL expression over `nodes`, `probes` and `params`; if it is false when the node would begin,
-    the node is skipped."""
+    """A CEL expression over `nodes`, `probes` and `params`; if it is false when the node would
+    begin, the node is skipped."""
     timeout: Annotated[Duration, Between("100ms", "7d")] | None = None
     """How long one attempt may take."""
     retry: Retry = Field(default_factory=Retry)
@@ -79,9 +79,10 @@ class ProbeStep(NodeBase):
     probe: NodeName
     """Which one, of the experiment's probes."""
     until: Literal["holds", "fails"] = "holds"
-    """What is waited for; each as often in a row as the probe's successCount or failureCount says."""
+    """What is waited for, as often in a row as the probe's successCount or failureCount says."""
     lasting: Annotated[Duration, Between("100ms", "7d")] | None = None
-    """How long it must go on to be so, without interruption; once it is not, the node has failed."""
+    """How long it must go on to be so, without interruption; if it does not, the node has
+    failed."""
 
 
 class TrafficStep(NodeBase):
@@ -189,8 +190,8 @@ class TaskStep(NodeBase):
     job: JobTask | None = None
     """A Kubernetes Job."""
     idempotent: bool = False
-    """Whether it may be done again when the engine died while it was under way. If not, the node has
-    failed then: nobody knows whether it was done."""
+    """Whether it may be done again when the engine died while it was under way. If not, the node
+    has failed then: nobody knows whether it was done."""
 
     @model_validator(mode="after")
     def _one(self) -> TaskStep:
@@ -271,8 +272,8 @@ class Range(Model):
 
 
 class ForeachStep(NodeBase):
-    """The same for each of several values. In its nodes `${NAME}` stands for the value; the nodes of
-    the second value are called `NODE.2` outside, and NODE inside of it.
+    """The same for each of several values. In its nodes `${NAME}` stands for the value; the nodes
+    of the second value are called `NODE.2` outside, and NODE inside of it.
     """
 
     type: Literal["foreach"]
@@ -340,9 +341,9 @@ for _holder in (SerialStep, ParallelStep, Case, BranchStep, ForeachStep, RepeatS
 def children(node: NodeBase) -> list[NodeBase]:
     """The nodes that a node holds, in order."""
     if isinstance(node, BranchStep):
-        return [inner for case in node.cases for inner in case.nodes] + list(node.otherwise)
+        return [*(inner for case in node.cases for inner in case.nodes), *node.otherwise]
     if isinstance(node, SerialStep | ParallelStep | ForeachStep | RepeatStep):
-        return list(node.nodes)
+        return [*node.nodes]
     return []
 
 

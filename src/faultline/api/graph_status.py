@@ -63,6 +63,8 @@ class NodeStatus(StatusModel):
     """Whether it is to come to its end: what it stood behind is over."""
     cancelled: str = ""
     """Why everything that it holds is given up; empty if it is not."""
+    answer: dict[str, Any] = Field(default_factory=dict[str, Any])
+    """What came back from where its present attempt was carried out: `verdict`, `text`."""
     output: dict[str, Any] = Field(default_factory=dict[str, Any])
     """What expressions can use: of a task its code and text, of an experiment its run."""
     reused: str = ""

@@ -111,6 +111,16 @@ class ChangeStatus(StatusModel):
     """How its undo ended."""
 
 
+class Failure(StatusModel):
+    """An error of ours, as data."""
+
+    code: str
+    message: str
+    hint: str = ""
+    exit_code: int = 1
+    node: str = ""
+
+
 class FaultStatus(StatusModel):
     """One fault of a run: asked against measured, its time points, its end."""
 
@@ -147,6 +157,10 @@ class FaultStatus(StatusModel):
     """Whether it must be undone once more: it came into being while it was being undone."""
     node: str = ""
     """The node of the graph that it belongs to; its attempts and trials have names of their own."""
+    finish: bool = False
+    """Whether its node wants it to end now."""
+    failure: Failure | None = None
+    """Why it could not be injected; its node says what that means for the run."""
     impact_at: float | None = None
     """When its impact probe first held."""
 
@@ -237,16 +251,6 @@ class Environment(StatusModel):
     """Cgroup mode: `v1`, `v2` or `hybrid`."""
     boot_id: str = ""
     user: str = ""
-
-
-class Failure(StatusModel):
-    """An error of ours, as data."""
-
-    code: str
-    message: str
-    hint: str = ""
-    exit_code: int = 1
-    node: str = ""
 
 
 class RunStatus(StatusModel):

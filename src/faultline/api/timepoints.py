@@ -33,8 +33,8 @@ class Moment(Model):
     probe: NodeName
     """The probe."""
     within: Annotated[Duration, Between("100ms", "7d")] | None = None
-    """How soon after the effect; later, or never, is a broken hypothesis. Without it the time is only
-    recorded."""
+    """How soon after the effect; later, or never, is a broken hypothesis. Without it the time is
+    only recorded."""
 
 
 class Judgement(Model):

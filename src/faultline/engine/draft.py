@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import Literal
 
-from faultline.api.experiment import ExperimentSpec
+from faultline.api.experiment import ExperimentSpec, FaultNode
+from faultline.api.graph import (
+    FaultStep,
+    NodeBase,
+    ProbeStep,
+    SearchStep,
+    TrafficStep,
+    children,
+    walk,
+)
+from faultline.api.graph_status import NodeState, NodeStatus
 from faultline.api.run import (
     ActionStatus,
     Failure,
@@ -12,11 +22,15 @@ from faultline.api.run import (
     Phase,
     PhaseStatus,
     Point,
+    ProbeStatus,
     Run,
     RunStatus,
     Stage,
 )
+from faultline.api.targets import FaultSpec
 from faultline.engine.model import Action, Do, Now
+from faultline.errors import Bug
+from faultline.units import Duration
 
 AbortedBy = Literal["guard", "user", "reboot", "engine"]
 
@@ -31,11 +45,90 @@ class Draft:
         self.now = now
         self._wakes: list[int] = []
         self._actions = {action.id: action for action in self.status.actions}
+        self._steps: dict[str, NodeBase] = {}
+        self._last: set[str] = set()
+        self._nodes: dict[str, NodeStatus] = {}
+        self.index_nodes()
 
     @property
     def ns(self) -> int:
         """CLOCK_BOOTTIME as the run has seen it."""
         return self.status.clock_ns
+
+    # ------------------------------------------------------------------ the graph
+
+    def index_nodes(self) -> None:
+        """Find nodes by name; called again when they have been written down."""
+        self._nodes = {node.name: node for node in self.status.nodes}
+        if self._nodes and not self._steps:
+            last = [step for _, step in walk(self.spec.finally_)]
+            self._last = {step.name for step in last}
+            self._steps = {step.name: step for _, step in walk(self.spec.nodes)}
+            self._steps |= {step.name: step for step in last}
+
+    def node(self, name: str) -> NodeStatus:
+        return self._nodes[name]
+
+    def step_of(self, name: str) -> NodeBase:
+        return self._steps[name]
+
+    def inner(self, name: str) -> list[NodeBase]:
+        return children(self._steps[name])
+
+    def is_last(self, name: str) -> bool:
+        """Whether it is one of the nodes that are carried out whatever happened."""
+        return name in self._last
+
+    def holders(self, node: NodeStatus) -> list[NodeStatus]:
+        """The nodes that hold a node, from the inside out."""
+        found: list[NodeStatus] = []
+        while node.parent:
+            node = self.node(node.parent)
+            found.append(node)
+        return found
+
+    def probe(self, name: str) -> ProbeStatus:
+        return next(probe for probe in self.status.probes if probe.name == name)
+
+    def asked_probes(self) -> set[str]:
+        """The probes that a node which runs now looks at."""
+        found: set[str] = set()
+        for node in self.status.nodes:
+            if node.state not in (NodeState.RUNNING, NodeState.RELEASED):
+                continue
+            step = self._steps[node.name]
+            if isinstance(step, ProbeStep):
+                found.add(step.probe)
+            elif isinstance(step, SearchStep):
+                found.update(step.search.probes)
+            elif isinstance(step, FaultStep) and step.impact:
+                found.add(step.impact)
+        return found
+
+    def loads_of_nodes(self) -> set[str]:
+        """Traffic that a node starts; all other runs throughout."""
+        steps = (step for _, step in walk(self.spec.nodes)) if self.spec.nodes else ()
+        return {step.traffic for step in steps if isinstance(step, TrafficStep)}
+
+    def fault_node(self, fault: FaultStatus) -> FaultNode:
+        """What was asked for: as a fault of the experiment stands there, else by its node."""
+        if not fault.node:
+            return next(node for node in self.spec.faults if node.name == fault.name)
+        step = self._steps[fault.node]
+        spec = step.fault if isinstance(step, SearchStep) else step
+        if not isinstance(spec, FaultSpec):
+            raise Bug(f"node {fault.node} is no fault")
+        impact = step.impact if isinstance(step, FaultStep) else None
+        # Not validated: its parts were, and attempts have names that no document may use.
+        return FaultNode.model_construct(
+            name=fault.name, fault=spec.fault, params=fault.params, duration=spec.duration,
+            allow=spec.allow, target=spec.target, start=Duration(0), impact=impact,
+        )  # fmt: skip
+
+    @property
+    def paused(self) -> bool:
+        """Whether nothing new may begin."""
+        return self.status.pause_ns is not None
 
     # ------------------------------------------------------------------ what happened
 
@@ -142,5 +235,8 @@ def copied(status: RunStatus) -> RunStatus:
             ],
             "failures": list(status.failures),
             "actions": [action.model_copy() for action in status.actions],
+            "nodes": [node.model_copy() for node in status.nodes],
+            "pauses": list(status.pauses),
+            "points": status.points.model_copy(),
         }
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from faultline.api.experiment import FaultNode
 from faultline.api.run import ActionStatus, Failure, FaultStatus, Phase, Stage
 from faultline.engine.draft import Draft
-from faultline.engine.model import MARGIN, SECOND, Do, Injected, Recovered, Result
+from faultline.engine.model import MARGIN, SECOND, Do, Injected, Recovered, Result, fault_uid
 from faultline.injection.reading import Effect, Reading
 
 OBSERVE_PAUSE = SECOND // 4
@@ -27,13 +29,29 @@ def step(draft: Draft, node: FaultNode, fault: FaultStatus) -> None:
         _STEPS[fault.stage](draft, node, fault)
 
 
+def add(draft: Draft, name: str, fault: str, params: dict[str, Any], node: str) -> None:
+    """Begin a fault of a node; its name is its own among all attempts and trials of the run."""
+    uid = fault_uid(draft.run.metadata.uid, name)
+    status = FaultStatus(name=name, fault=fault, uid=uid, params=params, node=node)
+    draft.status.faults.append(status)
+    _inject(draft, draft.fault_node(status), status)
+
+
 def _waiting(draft: Draft, node: FaultNode, fault: FaultStatus) -> None:
-    if draft.status.stopped:
+    if _over(draft, fault):
         draft.advance(fault, Stage.ENDED)
         return
     began = draft.status.injection_ns
-    if began is None or not draft.due(began + node.start):
+    if began is None or draft.paused or not draft.due(began + node.start):
         return
+    _inject(draft, node, fault)
+
+
+def _over(draft: Draft, fault: FaultStatus) -> bool:
+    return bool(draft.status.stopped) or fault.finish
+
+
+def _inject(draft: Draft, node: FaultNode, fault: FaultStatus) -> None:
     draft.advance(fault, Stage.INJECTING)
     fault.started = draft.now.at
     # Until the journal says better: the latest moment at which it can still be there.
@@ -44,18 +62,27 @@ def _waiting(draft: Draft, node: FaultNode, fault: FaultStatus) -> None:
 
 def _injecting(draft: Draft, node: FaultNode, fault: FaultStatus) -> None:
     asked = draft.find(f"inject/{node.name}")
-    if draft.status.stopped:
+    if _over(draft, fault):
         draft.advance(fault, Stage.RECOVERING)
     elif asked and draft.due(draft.since(asked.started_ns) + draft.spec.timeouts.injection):
         fault.error = f"{node.name} was not injected within {draft.spec.timeouts.injection}"
-        draft.fail(Failure(code="timeout", message=fault.error), node.name)
-        draft.stop(fault.error)
+        _not_injected(draft, fault, Failure(code="timeout", message=fault.error), fault.error)
+
+
+def _not_injected(draft: Draft, fault: FaultStatus, failure: Failure, why: str) -> None:
+    """Without a node that fault ends the run; a node decides for itself what it means."""
+    if fault.node:
+        fault.failure, fault.finish = failure, True
+        draft.point("error", failure.message, fault.name)
+    else:
+        draft.fail(failure, fault.name)
+        draft.stop(why)
 
 
 def _active(draft: Draft, node: FaultNode, fault: FaultStatus) -> None:
     injected = draft.find(f"inject/{node.name}")
     start = (injected.ended_ns if injected else None) or draft.ns
-    if draft.status.stopped or draft.due(fault.ends_ns or draft.ns):
+    if _over(draft, fault) or draft.due(fault.ends_ns or draft.ns):
         _settle_effect(draft, fault)
         draft.advance(fault, Stage.RECOVERING)
         return
@@ -64,7 +91,9 @@ def _active(draft: Draft, node: FaultNode, fault: FaultStatus) -> None:
     if draft.due(draft.since(start) + draft.spec.timeouts.effect) and looks and not looking:
         _settle_effect(draft, fault)
         draft.advance(fault, Stage.MEASURED)
-        draft.stop(f"{node.name}: the effect is {fault.effect}{_because(fault)}")
+        fault.finish = bool(fault.node)
+        if not fault.node:
+            draft.stop(f"{node.name}: the effect is {fault.effect}{_because(fault)}")
     elif not looking and (not looks or draft.due((looks[-1].ended_ns or 0) + OBSERVE_PAUSE)):
         draft.ask(f"observe/{node.name}/{len(looks) + 1}", Do.OBSERVE, node.name)
 
@@ -86,7 +115,7 @@ def _because(fault: FaultStatus) -> str:
 
 
 def _measured(draft: Draft, _node: FaultNode, fault: FaultStatus) -> None:
-    if draft.status.stopped or draft.due(fault.ends_ns or draft.ns):
+    if _over(draft, fault) or draft.due(fault.ends_ns or draft.ns):
         draft.advance(fault, Stage.RECOVERING)
 
 
@@ -197,11 +226,12 @@ def injected(draft: Draft, node: FaultNode, fault: FaultStatus, result: Result) 
         fault.again = True  # whatever it says: it may have come into being after it was undone
     if result.error is not None:
         fault.error = result.error.message
-        draft.fail(result.error, fault.name)
-        draft.stop(f"{fault.name} could not be injected: {result.error.message}")
+        why = f"{fault.name} could not be injected: {result.error.message}"
+        _not_injected(draft, fault, result.error, why)
     if not isinstance(result.answer, Injected):
         if not late:
-            draft.stop(f"{fault.name} could not be injected")
+            if not fault.node:
+                draft.stop(f"{fault.name} could not be injected")
             draft.advance(fault, Stage.RECOVERING)
         return
     answer = result.answer

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any, Literal
 
 from faultline.api.probe import Measurement
 from faultline.api.run import ChangeStatus, Environment, Failure, RunStatus
@@ -36,6 +37,9 @@ class Do(StrEnum):
     OBSERVE = "observe"
     RECOVER = "recover"
     RESIDUE = "residue"
+    TASK = "task"
+    RUN = "run"
+    CANCEL = "cancel"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,15 @@ class Recovered:
 
 
 @dataclass(frozen=True, slots=True)
+class Done:
+    """A task or another experiment has come to its end."""
+
+    verdict: Literal["held", "broke", "not effective", "not measured", "error"] | None
+    text: str
+    output: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, slots=True)
 class Watched:
     """What is known of the targets, without their curves, and of their logs."""
 
@@ -95,6 +108,7 @@ class Watched:
 Answer = (
     Admitted
     | Watched
+    | Done
     | Injected
     | Recovered
     | Reading

@@ -7,6 +7,8 @@ on is in the status; the actions that it wants are open there until their result
 
 from __future__ import annotations
 
+from faultline.api.graph import TaskStep
+from faultline.api.graph_status import NodeState, Pause
 from faultline.api.run import (
     Failure,
     FaultStatus,
@@ -14,17 +16,15 @@ from faultline.api.run import (
     ProbeStatus,
     Run,
 )
-from faultline.api.traffic import TrafficFigures, TrafficStatus, with_earlier
-from faultline.engine import lifecycle, probing, verdict, watching
+from faultline.api.traffic import TrafficStatus
+from faultline.engine import graph, lifecycle, probing, results, timepoints, verdict, watching
 from faultline.engine.draft import Draft
 from faultline.engine.model import (
     SECOND,
-    Admitted,
     Decision,
     Do,
     Facts,
     Now,
-    Result,
     fault_uid,
 )
 
@@ -43,8 +43,8 @@ def reconcile(run: Run, facts: Facts, now: Now) -> Decision:
     if facts.resumed:
         _resume(draft)
     for result in facts.results:
-        _fold(draft, result)
-    _traffic_seconds(draft, facts)
+        results.fold(draft, result)
+    results.traffic_seconds(draft, facts)
     watching.seconds(draft, facts)
     _wishes(draft, facts)
     _advance(draft)
@@ -94,6 +94,18 @@ def _close_injections(draft: Draft) -> None:
             fault.again = True
 
 
+def _close_tasks(draft: Draft) -> None:
+    """A task that may not be done twice has failed if its engine died: nobody knows whether it was."""
+    for action in draft.status.actions:
+        if action.kind != str(Do.TASK) or action.ended_ns is not None:
+            continue
+        step = draft.step_of(action.node)
+        if isinstance(step, TaskStep) and not step.idempotent:
+            action.ended_ns, action.error = draft.ns, "its engine died"
+            text = "its engine died while it was under way: nobody knows whether it was done"
+            draft.node(action.node).answer = {"verdict": "error", "text": text}
+
+
 def _begin(draft: Draft) -> None:
     status, spec = draft.status, draft.spec
     status.started = draft.now.at
@@ -107,6 +119,9 @@ def _begin(draft: Draft) -> None:
         "guard": spec.guards,
         "steady state": spec.steady_state,
         "discovery": [spec.discovery.probe] if spec.discovery else [],
+        "location": [spec.location.probe] if spec.location else [],
+        "recovery": [spec.recovery.probe] if spec.recovery else [],
+        "impact": [name for name in timepoints.impacts(draft) if name],
     }
     status.probes = [
         ProbeStatus(
@@ -119,6 +134,7 @@ def _begin(draft: Draft) -> None:
     ]
     status.traffic = [TrafficStatus(name=t.name) for t in spec.traffic]
     draft.point("started", spec.title)
+    graph.begin(draft)
 
 
 def _resume(draft: Draft) -> None:
@@ -126,6 +142,7 @@ def _resume(draft: Draft) -> None:
     draft.status.resumed_ns = draft.ns
     draft.point("resumed", "taken up again after its engine had died")
     _close_injections(draft)
+    _close_tasks(draft)
     probing.note_gap(draft)
     for traffic in draft.status.traffic:
         if traffic.started is not None and traffic.ended is None:
@@ -136,81 +153,34 @@ def _traffic_id(draft: Draft, name: str) -> str:
     return f"traffic/start/{name}/{draft.status.resumed}"
 
 
-# ---------------------------------------------------------------------- what was learned
-
-
-def _fold(draft: Draft, result: Result) -> None:
-    if result.id.startswith("probe/"):
-        probing.measured(draft, result)
-        return
-    action = draft.find(result.id)
-    if action is None or action.ended_ns is not None:
-        return  # not asked for, or answered already
-    action.ended_ns = draft.ns
-    action.error = result.error.message if result.error else ""
-    node = next((n for n in draft.spec.faults if n.name == action.node), None)
-    fault = next((f for f in draft.status.faults if f.name == action.node), None)
-    do = Do(action.kind)
-    if do is Do.ADMIT:
-        _admitted(draft, result)
-    elif do in (Do.WATCH, Do.COLLECT):
-        watching.folded(draft, result)
-    elif do in (Do.START_TRAFFIC, Do.STOP_TRAFFIC):
-        _traffic(draft, do, action.node, result)
-    elif fault is None or node is None:
-        return
-    elif do is Do.INJECT:
-        lifecycle.injected(draft, node, fault, result)
-    elif do is Do.OBSERVE:
-        lifecycle.observed(draft, fault, result)
-    elif do is Do.RECOVER:
-        lifecycle.recovered(draft, fault, result)
-    else:
-        lifecycle.looked(draft, fault, result)
-
-
-def _admitted(draft: Draft, result: Result) -> None:
-    if result.error is not None:
-        draft.fail(result.error)
-        draft.stop(f"not possible here: {result.error.message}")
-    elif isinstance(result.answer, Admitted):
-        draft.status.environment = result.answer.environment
-        draft.status.engines = result.answer.engines
-        for fault in draft.status.faults:
-            fault.changes = result.answer.changes.get(fault.name, [])
-        draft.point("admitted", "everything is possible here", now=result.now)
-
-
-def _traffic(draft: Draft, do: Do, name: str, result: Result) -> None:
-    traffic = next(one for one in draft.status.traffic if one.name == name)
-    if result.error is not None:
-        traffic.text = result.error.message
-        draft.fail(result.error, name)
-        draft.stop(f"traffic {name}: {result.error.message}")
-    elif do is Do.START_TRAFFIC:
-        if traffic.started is not None:
-            traffic.restarts = [*traffic.restarts, result.now.at]
-        traffic.started = traffic.started or result.now.at
-        draft.point("traffic", "started", name, result.now)
-    if do is Do.STOP_TRAFFIC:
-        traffic.ended = result.now.at
-        if isinstance(result.answer, TrafficFigures):
-            spec = next(one for one in draft.spec.traffic if one.name == name)
-            traffic.totals = with_earlier(traffic, spec.warmup.seconds, result.answer)
-        draft.point("traffic", "stopped", name, result.now)
-
-
-def _traffic_seconds(draft: Draft, facts: Facts) -> None:
-    for traffic in draft.status.traffic:
-        last = traffic.seconds[-1].at if traffic.seconds else float("-inf")
-        new = [s for s in facts.traffic.get(traffic.name, ()) if s.at > last]
-        traffic.seconds.extend(sorted(new, key=lambda second: second.at))
+# ---------------------------------------------------------------------- wishes
 
 
 def _wishes(draft: Draft, facts: Facts) -> None:
     wish = facts.interrupt or draft.run.spec.abort
     if wish:
         draft.abort("user", wish)
+    _pausing(draft)
+
+
+def _pausing(draft: Draft) -> None:
+    """While a run is paused nothing new begins, and no time-out of what waits counts."""
+    status, why = draft.status, draft.run.spec.pause
+    wanted = bool(why) and not status.stopped
+    if wanted and status.pause_ns is None:
+        status.pause_ns = draft.ns
+        status.pauses = [*status.pauses, Pause(at=draft.now.at, why=why)]
+        draft.point("paused", why)
+    elif not wanted and status.pause_ns is not None:
+        length, status.pause_ns = draft.ns - status.pause_ns, None
+        last = status.pauses[-1].model_copy(update={"until": draft.now.at})
+        status.pauses = [*status.pauses[:-1], last]
+        if status.injection_ns is not None:
+            status.injection_ns += length
+        for node in status.nodes:
+            if node.state is NodeState.RUNNING and node.began_ns is not None:
+                node.began_ns += length
+        draft.point("continued", f"it was paused for {length / SECOND:.1f} s")
 
 
 # ---------------------------------------------------------------------- phases
@@ -246,7 +216,8 @@ def _late(draft: Draft, why: str) -> None:
 
 
 def _start_traffic(draft: Draft) -> None:
-    for one in draft.spec.traffic:
+    loads = [one for one in draft.spec.traffic if one.name not in draft.loads_of_nodes()]
+    for one in loads:
         if not draft.attempts(Do.START_TRAFFIC, one.name):
             draft.ask(_traffic_id(draft, one.name), Do.START_TRAFFIC, one.name)
     for action in draft.status.actions:
@@ -254,7 +225,7 @@ def _start_traffic(draft: Draft) -> None:
             if draft.due(draft.since(action.started_ns) + TRAFFIC_PATIENCE):
                 _late(draft, f"traffic {action.node} did not start in time")
             return
-    warmup = max((one.warmup for one in draft.spec.traffic), default=0)
+    warmup = max((one.warmup for one in loads), default=0)
     if draft.due(draft.status.phase_ns + warmup):
         draft.enter(Phase.STEADY)
         probing.begin_edge(draft)
@@ -264,7 +235,7 @@ def _steady(draft: Draft) -> None:
     missing = probing.gate(draft, after=False)
     began = draft.status.phase_ns
     if not missing:
-        if draft.due(began + draft.spec.baseline):
+        if draft.due(began + draft.spec.baseline) and not draft.paused:
             probing.settle_initial(draft)
             draft.point("steady", "the steady state holds")
             draft.enter(Phase.INJECTION)
@@ -284,9 +255,12 @@ def _told(draft: Draft, names: list[str]) -> str:
 
 
 def _faults(draft: Draft) -> None:
-    for node, fault in zip(draft.spec.faults, draft.status.faults, strict=True):
-        lifecycle.step(draft, node, fault)
-    phase = lifecycle.phase_of(draft)
+    graph.step(draft)
+    for fault in draft.status.faults:
+        lifecycle.step(draft, draft.fault_node(fault), fault)
+    if draft.status.nodes:
+        graph.step(draft)  # a fault may have come to its end just now
+    phase = graph.phase_of(draft) if draft.status.nodes else lifecycle.phase_of(draft)
     if phase is Phase.COOLDOWN and draft.status.phase.rank < Phase.COOLDOWN.rank:
         probing.begin_edge(draft)
     draft.enter(phase)
@@ -294,7 +268,9 @@ def _faults(draft: Draft) -> None:
 
 def _cooldown(draft: Draft) -> None:
     untouched = all(fault.started is None for fault in draft.status.faults)
-    if untouched or draft.status.aborted_by in ("user", "reboot"):
+    if (
+        untouched and (draft.status.stopped or not draft.status.nodes)
+    ) or draft.status.aborted_by in ("user", "reboot"):
         draft.enter(Phase.VERDICT)
         return
     began = draft.status.phase_ns
@@ -304,8 +280,10 @@ def _cooldown(draft: Draft) -> None:
         patience = max(draft.spec.cooldown, draft.spec.timeouts.recovery)
         enough = draft.due(draft.since(began) + patience) or probing.exhausted(draft, missing)
     silence = draft.spec.discovery and draft.spec.discovery.resolved_within
-    if silence and probing.awaits_resolution(draft):
+    if silence and timepoints.awaits_resolution(draft):
         enough = draft.due(draft.since(began) + max(draft.spec.cooldown, silence))
+    if enough and not draft.status.stopped:
+        enough = timepoints.complete(draft)
     if enough:
         draft.enter(Phase.VERDICT)
 

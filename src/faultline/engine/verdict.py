@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Literal
 
 from faultline.api.probe import ProbeBase
-from faultline.api.run import Phase, ProbeStatus, Verdict
-from faultline.engine import lifecycle
+from faultline.api.run import FaultStatus, Phase, ProbeStatus, Verdict
+from faultline.engine import lifecycle, timepoints
 from faultline.engine.draft import Draft
+from faultline.engine.node_ends import WORST, tolerated
 
 Answer = Literal["held", "broke", "not measured"]
 
@@ -22,7 +23,10 @@ def settle(draft: Draft) -> None:
         probe.verdict = _probe(draft, spec, probe)
         if not probe.text and probe.verdict != "held":
             probe.text = probe.samples[-1].text if probe.samples else "it was never measured"
+    timepoints.settle(draft)
     draft.status.verdict, draft.status.reason = _run(draft)
+    if draft.status.verdict not in (Verdict.HELD, Verdict.BROKE):
+        draft.status.points.score = None  # without an effect there was nothing to find
     draft.point("verdict", f"{draft.status.verdict}: {draft.status.reason}")
 
 
@@ -50,7 +54,8 @@ def _run(draft: Draft) -> tuple[Verdict, str]:
             return Verdict.ERROR, f"{fault.name} is not undone: {fault.error or fault.end}"
     if status.failures:
         return Verdict.ERROR, status.failures[0].message
-    for fault in status.faults:
+    judged = _judged_faults(draft)
+    for fault in judged:
         if fault.effect == "ineffective":
             reading = fault.reading or {}
             seen = f"asked {reading.get('asked')}, measured {reading.get('measured')}"
@@ -58,12 +63,40 @@ def _run(draft: Draft) -> tuple[Verdict, str]:
                 Verdict.NOT_EFFECTIVE,
                 f"{fault.name} had no effect: {reading.get('reason') or seen}",
             )
-    begun = [fault for fault in status.faults if fault.started is not None]
-    blind = [fault.name for fault in begun or status.faults if fault.effect != "effective"]
+    unhurt = [f for f in judged if draft.fault_node(f).impact and f.impact_at is None]
+    begun = [fault for fault in judged if fault.started is not None]
+    blind = [fault.name for fault in begun or judged if fault.effect != "effective"]
     if blind:
         why = status.stopped or "the effect could not be measured"
         return Verdict.NOT_MEASURED, f"{', '.join(blind)}: {why}"
-    return _hypothesis(draft)
+    if unhurt:
+        probe = draft.fault_node(unhurt[0]).impact
+        return Verdict.NOT_EFFECTIVE, f"no impact: {probe} never held while {unhurt[0].name} acted"
+    return _failed_node(draft) or _hypothesis(draft)
+
+
+def _judged_faults(draft: Draft) -> list[FaultStatus]:
+    """The faults that count: of a node the last attempt, unless the run goes on without it."""
+    found: dict[str, FaultStatus] = {}
+    for fault in draft.status.faults:
+        if not fault.node:
+            found[fault.name] = fault
+        elif not tolerated(draft, draft.node(fault.node)):
+            if draft.node(fault.node).type == "fault":
+                found[f"node {fault.node}"] = fault
+    return list(found.values())
+
+
+def _failed_node(draft: Draft) -> tuple[Verdict, str] | None:
+    failed = [
+        node
+        for node in draft.status.nodes
+        if node.outcome == "failed" and not draft.inner(node.name) and not tolerated(draft, node)
+    ]
+    if not failed:
+        return None
+    worst = min(failed, key=lambda node: WORST.index(node.verdict or "error"))
+    return Verdict(worst.verdict or "error"), f"{worst.name}: {worst.text}"
 
 
 def _hypothesis(draft: Draft) -> tuple[Verdict, str]:
@@ -80,6 +113,9 @@ def _hypothesis(draft: Draft) -> tuple[Verdict, str]:
     missing = _not_discovered(draft) or _not_resolved(draft)
     if missing:
         return Verdict.BROKE, missing
+    missing, judged = timepoints.missed(draft)
+    if missing and judged:
+        return Verdict.BROKE, missing
     for probe in asked:
         if probe.verdict != "held":
             return Verdict.NOT_MEASURED, f"{probe.name} was not measured: {probe.text}"
@@ -93,6 +129,8 @@ def _hypothesis(draft: Draft) -> tuple[Verdict, str]:
                 Verdict.BROKE,
                 f"after recovery {name} did not hold again: {probe.samples[-1].text}",
             )
+    if missing:
+        return Verdict.NOT_MEASURED, missing
     return Verdict.HELD, draft.spec.hypothesis.text
 
 
@@ -103,8 +141,7 @@ def _not_discovered(draft: Draft) -> str:
     found = draft.status.discovered_at
     if found is None:
         return f"it was not discovered: {discovery.probe} never held"
-    began = min(f.effective_at for f in draft.status.faults if f.effective_at is not None)
-    took = found - began
+    took = found - (timepoints.effect(draft) or found)
     if took > discovery.within.seconds:
         return f"it was discovered after {took:.1f} s, expected within {discovery.within}"
     return ""
@@ -116,8 +153,7 @@ def _not_resolved(draft: Draft) -> str:
         return ""
     if status.resolved_at is None:
         return f"after recovery {discovery.probe} went on to hold"
-    gone = max(f.recovered_at for f in status.faults if f.recovered_at is not None)
-    took = status.resolved_at - gone
+    took = status.resolved_at - (timepoints.undone(draft) or status.resolved_at)
     if took > discovery.resolved_within.seconds:
         limit = discovery.resolved_within
         return f"{discovery.probe} held for {took:.1f} s after recovery, expected within {limit}"
