@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from faultline.api.expectation import Unit
 from faultline.api.model import NodeName
 from faultline.api.probe_base import Pattern, ProbeBase, Url
+from faultline.api.probes_net import JsonPath
 from faultline.api.quantities import Between, Duration, text
 from faultline.api.secret import SecretRef
 
@@ -37,6 +38,17 @@ def matching(text: str) -> Matching:
 def _matcher(text: str) -> str:
     matching(text)
     return text
+
+
+def _as_kubectl(given: Any) -> Any:
+    """A path as kubectl takes it, as the library does: from the root, without braces."""
+    if not isinstance(given, str) or not given:
+        return given
+    path = given[1:-1] if given.startswith("{") and given.endswith("}") else given
+    return path if path.startswith("$") else f"${'' if path.startswith(('.', '[')) else '.'}{path}"
+
+
+KubePath = Annotated[JsonPath, BeforeValidator(_as_kubectl)]
 
 
 class KubernetesProbe(ProbeBase):
@@ -76,9 +88,10 @@ class KubernetesProbe(ProbeBase):
     """The type of the condition."""
     status: Literal["True", "False", "Unknown"] = "True"
     """What the condition must be."""
-    json_path: str = ""
-    """Where the value stands in an object, as for kubectl: `{.status.readyReplicas}`. Quantities
-    (`250m`, `1Gi`) are numbers; what is text stands in `result.values` alone."""
+    json_path: KubePath = ""
+    """Where the value stands in an object, as for kubectl: `{.status.readyReplicas}`; a name with
+    dots in quotes: `{.metadata.annotations."example.org/size"}`. Quantities (`250m`, `1Gi`) are
+    numbers; what is text stands in `result.values` alone."""
     reduce: Literal["only", "min", "max", "mean", "sum"] = "only"
     """How several values become one; `only` refuses more than one."""
     event_type: Literal["Warning", "Normal", "any"] = "Warning"

@@ -82,6 +82,8 @@ class Driver:
         now = actions.instant()
         run, wanted, wake_ns = self._decide(run, facts, now)
         self._pending = []
+        if self.tools.heard is not None:
+            self.tools.heard.put(run.spec.signals)
         self._tell(run)
         for action in wanted:
             if action.id not in self._flying:

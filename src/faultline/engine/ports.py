@@ -14,6 +14,7 @@ from faultline.api.run import Environment
 from faultline.api.traffic import TrafficFigures, TrafficSecond, TrafficSpec
 from faultline.api.watching import LogSpec, LogStatus, TargetSecond, TargetStatus
 from faultline.changes.model import Record
+from faultline.engine.signals import Heard
 from faultline.injection.reading import Reading
 from faultline.units import Duration
 from faultline.watching.logs import Window
@@ -135,3 +136,5 @@ class Tools:
     environment: Callable[[], Environment]
     engines: Callable[[], dict[str, str]]
     watching: Watching | None = None
+    heard: Heard | None = None
+    """Where the driver puts what was reported to the run, for its probes."""

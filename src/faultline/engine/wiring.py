@@ -20,6 +20,7 @@ from faultline.api.run import Environment
 from faultline.changes.kind import kinds
 from faultline.changes.model import Record
 from faultline.engine.ports import FaultOrder, Injecting, Tools
+from faultline.engine.signals import Heard
 from faultline.errors import UnknownName
 from faultline.injection import registry
 from faultline.injection.injector import Injector
@@ -85,8 +86,9 @@ def host_tools(state: Path | None = None) -> Tools:
         with Injector(state) as opened:
             yield HostInjector(opened)
 
-    traffic = Traffics()
-    return Tools(injector, Probers(traffic.figures), traffic, environment, engines, Watched())
+    traffic, heard = Traffics(), Heard()
+    probers = Probers(traffic.figures, heard.get)
+    return Tools(injector, probers, traffic, environment, engines, Watched(), heard)
 
 
 def check_fault(fault: str, params: dict[str, Any]) -> list[Problem]:

@@ -18,7 +18,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Final, Literal
 
 from faultline.errors import ObserveFailed
@@ -131,7 +131,7 @@ def _scaled(values: Sequence[float], size: Size) -> Sequence[float]:
 
 
 def dominance(hit: Sequence[float], unhit: Sequence[float]) -> float:
-    """Cliff's delta: the share of pairs in which `hit` is above, less those in which it is below."""
+    """Cliff's delta: the share of pairs in which `hit` is above, less those where it is below."""
     ordered = sorted(unhit)
     above = sum(bisect.bisect_left(ordered, value) for value in hit)
     below = sum(len(ordered) - bisect.bisect_right(ordered, value) for value in hit)
@@ -288,8 +288,7 @@ def _stretch(values: Sequence[float]) -> float:
     total = math.fsum((value - mean) ** 2 for value in values)
     if n < 3 or not total:
         return 1.0
-    pairs = zip(values[:-1], values[1:], strict=True)
-    lagged = math.fsum((a - mean) * (b - mean) for a, b in pairs) / total
+    lagged = math.fsum((a - mean) * (b - mean) for a, b in pairwise(values)) / total
     if lagged <= _LAGGED / math.sqrt(n):
         return 1.0
     likeness = min(lagged + (1 + 3 * lagged) / n, 0.95)  # it is estimated too low by about that

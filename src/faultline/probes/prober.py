@@ -12,13 +12,14 @@ import base64
 import json
 import time
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any, Generic, Self, TypeVar, cast, get_args
 from urllib.parse import quote, quote_plus
 
 from faultline.api.probe import Measurement, ProbeBase, ProbeSpec
 from faultline.api.secret import SecretRef
+from faultline.api.signals import Signal
 from faultline.api.traffic import TrafficFigures
 from faultline.errors import Bug, ObserveFailed
 from faultline.probes.limit import Limit, NoAnswer
@@ -26,6 +27,9 @@ from faultline.units import Duration
 
 Figures = Callable[[str, Duration], TrafficFigures | None]
 """The figures of the named traffic over its last seconds; None if there are none."""
+
+Signals = Callable[[], Sequence[Signal]]
+"""What people and tools have reported to the run so far."""
 
 S = TypeVar("S", bound=ProbeBase)
 
@@ -41,6 +45,7 @@ class Prober(Generic[S]):
     def __init__(self, spec: S, traffic: Figures | None = None) -> None:
         self.spec = spec
         self.traffic = traffic
+        self.signals: Signals | None = None
         self._hidden: set[str] = set()
 
     @abstractmethod
@@ -120,30 +125,35 @@ def types() -> list[str]:
     return [str(get_args(model.model_fields["type"].annotation)[0]) for model in models]
 
 
-def begin(spec: ProbeBase, traffic: Figures | None = None) -> Prober[ProbeBase]:
+def begin(
+    spec: ProbeBase, traffic: Figures | None = None, signals: Signals | None = None
+) -> Prober[ProbeBase]:
     """Make the prober of a probe; raises ObserveFailed if it cannot work here at all.
 
-    `traffic` gives the figures of the loads of the same experiment, for the probes that read them.
+    `traffic` gives the figures of the loads of the same experiment, `signals` what was reported to
+    the run, for the probes that read them.
     """
     kind = str(getattr(spec, "type", ""))
     if kind not in types():
         raise Bug(f"there is no probe of type {kind!r}")
     module = import_module(f"faultline.probes.{kind}")
-    return module.Prober(spec, traffic)
+    made: Prober[ProbeBase] = module.Prober(spec, traffic)
+    made.signals = signals
+    return made
 
 
 class Probers:
     """The probes of one run of an experiment; each is begun when it is first measured."""
 
-    def __init__(self, traffic: Figures | None = None) -> None:
-        self._traffic = traffic
+    def __init__(self, traffic: Figures | None = None, signals: Signals | None = None) -> None:
+        self._traffic, self._signals = traffic, signals
         self._at_work: dict[str, Prober[ProbeBase]] = {}
 
     def measure(self, spec: ProbeBase, timeout: Duration | None = None) -> Measurement:
         """Measure one probe once; different probes may be measured in different threads."""
         if spec.name not in self._at_work:
             try:
-                self._at_work[spec.name] = begin(spec, self._traffic)
+                self._at_work[spec.name] = begin(spec, self._traffic, self._signals)
             except ObserveFailed as error:
                 return Measurement(ok=None, text=error.message)
         return self._at_work[spec.name].measure(timeout)
