@@ -54,8 +54,8 @@ class Plugin(Kind):
         except ObserveFailed as error:
             raise ApplyFailed(error.message) from error
         if "error" in answer:
-            raise ApplyFailed(f"{spec['what']}: {_text(answer['error'])}")
-        return {"said": _text(answer.get("output") or answer.get("detail", ""))}
+            raise ApplyFailed(f"{spec['what']}: {text_of(answer['error'])}")
+        return {"said": text_of(answer.get("output") or answer.get("detail", ""))}
 
     def presence(self, spec: Data, prior: Data, made: Data, ctx: Context) -> Presence:
         if not spec["json"]:
@@ -122,7 +122,9 @@ def look(spec: Data, ctx: Context) -> Any:
     except ObserveFailed as error:
         raise Refused(error.message, hint="nothing was done: it was only asked") from error
     if "refused" in answer:
-        raise Refused(f"{spec['what']}: {_text(answer['refused'])}", hint=_text(answer.get("hint")))
+        raise Refused(
+            f"{spec['what']}: {text_of(answer['refused'])}", hint=text_of(answer.get("hint"))
+        )
     found = answer.get("prior")
     if len(str(found)) > _PRIOR:
         raise Refused(f"{spec['what']} wants more to be remembered than {_PRIOR} characters")
@@ -168,13 +170,13 @@ def _environment(verb: str, spec: Data, prior: Data, ctx: Context) -> dict[str, 
     known: Data = {"verb": verb, "uid": ctx.uid, "step": ctx.index, "mark": ctx.mark}
     values = {f"FAULTLINE_{name.upper()}": str(value) for name, value in known.items()}
     for name, value in spec["parameters"].items():
-        values[f"FAULTLINE_PARAMETER_{name.upper()}"] = _text(value)
-    values["FAULTLINE_PRIOR"] = _text(prior.get("found"))
+        values[f"FAULTLINE_PARAMETER_{name.upper()}"] = text_of(value)
+    values["FAULTLINE_PRIOR"] = text_of(prior.get("found"))
     values["FAULTLINE_CALL"] = ctx.mark
     return values
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
     """A plain value as a person writes it."""
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -216,7 +218,7 @@ def _noted(ctx: Context) -> bool:
 
 def _answered(answer: Data) -> Outcome:
     """The outcome that an undo has told; a script that ended well has undone all."""
-    said = _text(answer.get("detail") or answer.get("output"))
+    said = text_of(answer.get("detail") or answer.get("output"))
     end = answer.get("end", "" if "output" not in answer else str(Undone.UNDONE))
     try:
         return Outcome(Undone(end), said)

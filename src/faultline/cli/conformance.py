@@ -1,4 +1,4 @@
-"""`conformance`: whether a fault in any language keeps what ours keep."""
+"""`conformance`: whether a plug-in in any language keeps what ours keep."""
 
 from __future__ import annotations
 
@@ -29,8 +29,13 @@ EXIT_COMPLAINTS = 5
 def conformance(path: Path, place: str, kill: int, seed: int, form: str) -> int:
     """Try the examples of the manifest at PATH as our own faults are tried, on scratch ground.
 
-    Planned, refused what is wrong, injected, measured, recovered, left until its deadline: each
-    time everything must be as before. Needs root. Exit status 5 if there are complaints.
+    PATH may also be `probes:NAME` or `selectors:NAME` of an installed package. A probe or a
+    selector has to answer in time, to refuse what is wrong, to say when it cannot measure, and to
+    change nothing.
+
+    A fault is planned, refused what is wrong, injected, measured, recovered, left until its
+    deadline: each time everything must be as before. Needs root. Exit status 5 if there are
+    complaints.
     """
     from faultline.testing import plugins
 

@@ -104,7 +104,7 @@ class CustomRun(Fault[RunParams]):
     scratch = "plugin"
 
     def plan(self, place: Place, params: RunParams) -> list[Change]:
-        found, path = manifest.load(params.plugin)
+        found, path = manifest.load(params.plugin, "fault")
         values = found.values_of(manifest.assigned(params.parameters))
         executable = str(path.parent / found.executable)
         program.check(executable, str(manifest.folder()))

@@ -1,4 +1,6 @@
-"""A fault in any language: its manifest, the folder that the host's owner allows, its parameters.
+"""A plug-in in any language: its manifest, the folder that the host's owner allows, its parameters.
+
+It is a fault, a probe or a selector.
 
 A manifest is a TOML file beside its program. What the program may do is what the manifest asks for
 and the owner of the folder has put there: a plan shows it.
@@ -11,6 +13,7 @@ import os
 import pwd
 import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -158,15 +161,26 @@ class Limits(Params):
         return f"as {self.user}, {rights}{own}, {self.memory} of memory, {self.time} a call"
 
 
-class Manifest(Params):
-    """What a fault of somebody else says about itself."""
+Of = Literal["fault", "probe", "selector"]
 
+
+class Manifest(Params):
+    """What a plug-in of somebody else says about itself."""
+
+    kind: Of = "fault"
+    """What it is."""
     name: Annotated[str, Field(pattern=f"^{NAME}$")]
     """Its name; that of the file without `.toml`."""
     summary: Annotated[str, Field(min_length=1, max_length=500)]
-    """What the target suffers, in a sentence."""
-    executable: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
+    """What the target suffers, or what is measured or selected, in a sentence."""
+    executable: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]*$")] = ""
     """The program, in the folder of the manifest."""
+    url: Annotated[str, Field(pattern=r"^$|^https?://[^\s]+$")] = ""
+    """Of a probe or a selector: an endpoint in place of a program; the verb is added."""
+    token: str = ""
+    """The file of a bearer token for the endpoint, which only its owner may read."""
+    unit: Literal["", "s", "ratio", "B"] = ""
+    """Of a probe: what its value counts: a plain number, seconds, a share from 0 to 1, bytes."""
     protocol: Literal[1] = 1
     """Which version of the protocol the program speaks."""
     claims: list[str] = Field(default_factory=list[str])
@@ -179,8 +193,24 @@ class Manifest(Params):
     """What it may have and use."""
     examples: list[dict[str, str]] = Field(min_length=1)
     """Parameters that `faultline conformance` tries it with."""
+    unmeasurable: list[dict[str, str]] = Field(default_factory=list[dict[str, str]])
+    """Of a probe: parameters with which it cannot measure, and has to say so."""
 
-    def values_of(self, given: dict[str, str]) -> dict[str, Any]:
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Manifest:
+        if bool(self.executable) == bool(self.url):
+            raise ValueError("expected exactly one of executable and url")
+        if self.kind == "fault" and self.url:
+            raise ValueError("expected executable: an endpoint is a fault by `custom http`")
+        if self.kind != "probe" and (self.unit or self.unmeasurable):
+            raise ValueError("expected unit and unmeasurable only of a probe")
+        if self.kind == "probe" and not self.unmeasurable:
+            raise ValueError("expected unmeasurable: parameters with which it cannot measure")
+        if self.token and not self.url:
+            raise ValueError("expected token only with url")
+        return self
+
+    def values_of(self, given: Mapping[str, object]) -> dict[str, Any]:
         """The parameters as the program gets them; raises InvalidParameter."""
         for name, value in given.items():
             if name not in self.parameters:
@@ -200,8 +230,15 @@ def folder() -> Path:
     return Path(os.environ.get(ENVIRONMENT) or FOLDER).absolute()
 
 
-def load(which: str) -> tuple[Manifest, Path]:
-    """A manifest by its name or path, with its path; raises Refused outside of the folder."""
+def exists(which: str) -> bool:
+    """Whether the allowed folder has a manifest of this name, or one lies at this path."""
+    return (Path(which) if "/" in which else folder() / f"{which}.toml").is_file()
+
+
+def load(which: str, kind: Of | None = None) -> tuple[Manifest, Path]:
+    """A manifest by its name or path, with its path; raises Refused outside of the folder, and
+    UnknownName for one of another kind.
+    """
     path = Path(which).absolute() if "/" in which else folder() / f"{which}.toml"
     if not path.is_file():
         known = [each.stem for each in folder().glob("*.toml")] if folder().is_dir() else []
@@ -219,6 +256,8 @@ def load(which: str) -> tuple[Manifest, Path]:
         raise InvalidDocument(f"{path}: {error.message}") from error
     if manifest.name != path.stem:
         raise InvalidDocument(f"{path} names itself {manifest.name}")
+    if kind is not None and manifest.kind != kind:
+        raise UnknownName(f"{manifest.name} is a {manifest.kind}, not a {kind}")
     return manifest, path
 
 

@@ -99,6 +99,13 @@ def ground(fault: Fault[Any] | type[Fault[Any]], kind: str = HOST) -> Generator[
 
 
 @contextlib.contextmanager
+def plain_ground() -> Generator[tuple[Path, dict[str, str]]]:
+    """A scratch folder and a sleeping process, and what examples call them."""
+    with _folder() as folder, _sleeper() as pid:
+        yield folder, {"{folder}": str(folder), "{pid}": str(pid)}
+
+
+@contextlib.contextmanager
 def _folder() -> Generator[Path]:
     """A folder with two files, alone in a folder that can be the root of a place."""
     with tempfile.TemporaryDirectory(prefix="faultline-trial-", ignore_cleanup_errors=True) as root:

@@ -77,7 +77,7 @@ class Ground:
         """Remember what everything looks like now."""
         self.place = find(self.target)
         self.before = self._snapshot()
-        self.files = _files(self.folder)
+        self.files = files_of(self.folder)
 
     def same(self, when: str, seconds: float = SETTLE) -> None:
         """Complain about every difference to what it looked like."""
@@ -88,7 +88,9 @@ class Ground:
                 break
             time.sleep(0.05)
         self.complaints += [f"{when}: {line}" for line in left]
-        self.complaints += [f"{when}: {line}" for line in _changed(self.files, _files(self.folder))]
+        self.complaints += [
+            f"{when}: {line}" for line in changed(self.files, files_of(self.folder))
+        ]
 
     def _snapshot(self) -> residue.Snapshot:
         """Everything, as it is seen from within the place's network."""
@@ -141,7 +143,7 @@ def prepared(fault_id: str, kind: str) -> Generator[Ground]:
                 keepers.retire(injector.store)
 
 
-def _files(folder: Path) -> dict[str, Any]:
+def files_of(folder: Path) -> dict[str, Any]:
     """Names, contents, modes and inodes of a scratch folder."""
     found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
@@ -151,7 +153,7 @@ def _files(folder: Path) -> dict[str, Any]:
     return found
 
 
-def _changed(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+def changed(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     names = sorted(before.keys() | after.keys())
     return [f"file {name} differs" for name in names if before.get(name) != after.get(name)]
 

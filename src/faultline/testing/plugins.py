@@ -1,4 +1,4 @@
-"""The conformance suite for a fault in any language: its manifest's examples, tried for real."""
+"""The conformance suite for a plug-in in any language: its manifest's examples, tried for real."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from faultline.errors import InvalidParameter, UnknownName
 from faultline.injection import manifest, registry, samples, trial
 from faultline.injection.manifest import Manifest, Parameter
 from faultline.places.model import HOST
-from faultline.testing import conformance
+from faultline.testing import conformance, extensions
 
 FAULT = "custom.run"
 _GROUND = {"{folder}": "/scratch", "{pid}": "2", "{disk}": "/disk", "{device}": "7:0"}
@@ -27,14 +27,18 @@ def check(path: Path, kind: str = HOST, kills: int = 0, seed: int = 1) -> dict[s
     that it can be made where the program is written. `kills` is at how many random steps of each
     example the injecting process is killed; below 0: at every one.
     """
+    if not path.is_file() and ":" in str(path):
+        return extensions.check_installed(str(path))
     if not path.is_file():
         raise UnknownName(f"there is no manifest {path}", hint="name a file such as ./mine.toml")
     told: dict[str, list[str]] = {}
     with samples.plugins(path.parent):
-        found, _ = manifest.load(path.stem)
+        found, copied = manifest.load(path.stem)
         told["parameters"] = wrong_parameters(found)
         if told["parameters"]:
             return told
+        if found.kind != "fault":
+            return {**told, **extensions.check(found, copied)}
         for number, values in enumerate(found.examples, 1):
             with _example(found, values):
                 name = f"example {number}"
