@@ -110,7 +110,8 @@ class InvariantProbe(ProbeBase):
     it should be (`1%`)."""
     within: Annotated[Duration, Between("0s", "5m")] = text("0s")
     """How long the other system may take to agree (a replica that lags): it is a violation only if
-    `of` did not change for so long and `with` has still not come to agree."""
+    `of` did not change for so long and `with` has still not come to agree. One measurement takes at
+    least as long; that of a guard must end within its interval."""
 
     def value_unit(self) -> Unit:
         return self.of[0].value_unit() if self.of else ""

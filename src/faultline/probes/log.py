@@ -12,10 +12,12 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 from faultline.api.probe import LogProbe, Measurement
 from faultline.errors import ObserveFailed
 from faultline.probes import prober
+from faultline.probes.apart import Apart
 from faultline.probes.limit import Limit
 from faultline.probes.prober import Figures
 
@@ -40,8 +42,12 @@ class Prober(prober.Prober[LogProbe]):
 
     def __init__(self, spec: LogProbe, traffic: Figures | None = None) -> None:
         super().__init__(spec, traffic)
-        self._pattern = re.compile(spec.pattern)
+        named = spec.patterns or {"pattern": spec.pattern}
+        self._patterns = {name: re.compile(pattern) for name, pattern in named.items()}
+        self._ignore = re.compile(spec.ignore) if spec.ignore else None
+        self._counts = dict.fromkeys(named, 0)
         self._matches = 0
+        self._apart = Apart(f"log {spec.name}")  # one at a time: they share the position
         self._last = ""
         self._at = monotonic()
         self._file: _Open | None = None
@@ -50,6 +56,9 @@ class Prober(prober.Prober[LogProbe]):
             self._skip_to_end(self._file)
 
     def look(self, limit: Limit) -> Measurement:
+        return self._apart.run(limit, lambda: self._look(limit))
+
+    def _look(self, limit: Limit) -> Measurement:
         before = self._matches
         self._follow(limit)
         found, at = self._matches - before, monotonic()
@@ -58,7 +67,11 @@ class Prober(prober.Prober[LogProbe]):
         if self.spec.count_as == "rate":
             value = found / max(elapsed, 1e-3)
         text = f"{found} new, {self._matches} in all" + (f": {self._last}" if found else "")
-        result = {"total": self._matches, "new": found, "line": self._last}
+        result: dict[str, Any] = {"total": self._matches, "new": found, "line": self._last}
+        if self.spec.patterns:
+            result["counts"] = dict(self._counts)
+            said = ", ".join(f"{count} {name}" for name, count in self._counts.items() if count)
+            text += f" ({said})" if said else ""
         return Measurement(value=value, ok=True, text=text, result=result)
 
     def _open(self) -> _Open:
@@ -108,7 +121,12 @@ class Prober(prober.Prober[LogProbe]):
 
     def _judge(self, line: bytes) -> None:
         text = line.decode(errors="replace")
-        if line and self._pattern.search(text):
+        if not line or (self._ignore and self._ignore.search(text)):
+            return
+        matching = [name for name, pattern in self._patterns.items() if pattern.search(text)]
+        for name in matching:
+            self._counts[name] += 1
+        if matching:
             self._matches += 1
             self._last = text[:200]
 
