@@ -37,23 +37,19 @@ def tick(index: int, *latencies: int, waiting: tuple[int, ...] = ()) -> Tick:
     )
 
 
-@given(st.floats(0.5, 50_000), st.integers(1, 8))
-def test_the_shares_of_a_rate_are_the_whole_schedule(rate: float, workers: int) -> None:
-    load = Load("http://x/", SECOND, rate=rate)
-    due = sorted(
-        share.phase + number * SECOND / share.rate
-        for share in load.shares(workers)
-        for number in range(5)
-    )
-    for number, at in enumerate(due):
-        assert math.isclose(at, number * SECOND / rate, abs_tol=2.0)
-
-
 @given(st.integers(1, 1000), st.integers(1, 16))
 def test_the_shares_of_clients_are_all_clients(concurrency: int, workers: int) -> None:
-    shares = Load("http://x/", SECOND, concurrency=concurrency).shares(workers)
-    assert sum(share.concurrency for share in shares) == concurrency
-    assert all(share.concurrency for share in shares)
+    shares = Load("http", {}, SECOND, concurrency=concurrency).shares(workers)
+    users = [u for share in shares for u in range(share.index, concurrency, share.workers)]
+    assert sorted(users) == list(range(concurrency))
+    assert len(shares) == min(workers, concurrency)
+
+
+@given(st.integers(1, 100), st.integers(1, 16))
+def test_connections_are_dealt_out_and_no_generator_has_none(most: int, workers: int) -> None:
+    shares = Load("http", {}, SECOND, rate=1.0, connections=most).shares(workers)
+    assert sum(share.connections for share in shares) == max(most, workers)
+    assert all(share.connections for share in shares)
 
 
 @settings(deadline=None)

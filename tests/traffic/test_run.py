@@ -66,7 +66,7 @@ def test_the_open_model_sends_what_the_schedule_says(
 
 
 def test_several_generators_share_one_schedule(service: tuple[str, int], traffic: Make) -> None:
-    with TrafficRun(traffic(f"{service[0]}/work", rate=101.0), workers=2) as run:
+    with TrafficRun(traffic(f"{service[0]}/work", rate=101.0, workers=2)) as run:
         assert len(run.pids) == 2
         assert run.wait(20)
         status = run.stop()

@@ -19,8 +19,10 @@ import sys
 
 from faultline.kernel import syscalls
 from faultline.kernel.clock import now
+from faultline.traffic.driver import CannotBegin, driver_of
 from faultline.traffic.model import SECOND, Load
 from faultline.traffic.pacing import Pacer
+from faultline.traffic.schedule import Curve
 from faultline.traffic.sending import Sender
 
 _GRACE = 30 * SECOND  # to begin, and to finish the last second
@@ -73,7 +75,7 @@ class Generator:
         """From `ready` to `done`; raises what is a fault of ours."""
         self._listen()
         stopping = asyncio.create_task(self._stop.wait())
-        async with Sender(self._load) as sender:
+        async with Sender(self._load, driver_of(self._load)) as sender:
             _say(json.dumps({"ready": os.getpid()}))
             await asyncio.wait({self._start, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if stopping.done():
@@ -86,7 +88,7 @@ class Generator:
             for task in done:
                 task.result()
             # The last request may be answered before the time is over in which it was one of many.
-            whole = sending in done and not self._end.is_set()
+            whole = sending in done and not self._end.is_set() and not sender.drained
             until = self._load.duration if whole else now() - start
             self._cut(sender, (now() - start) // SECOND, until)
             for task in (ticking, sending):
@@ -107,23 +109,31 @@ class Generator:
 
     async def _send(self, sender: Sender, start: int) -> None:
         load = self._load
+        end = start + load.duration
+        curve = Curve(load.rate or load.concurrency, load.stages)
+        pacer: Pacer | None = None
         if load.rate:
-            pacer = Pacer(start, start + load.duration, load.rate, load.phase, sender.fire)
+            pacer = Pacer(curve, (start, end), (load.index, load.workers), sender.fire)
             pacer.begin()
             sending = asyncio.create_task(pacer.finished.wait())
         else:
             await asyncio.sleep((start - now()) / SECOND)
-            pacer = None
-            for _ in range(load.concurrency):
-                sender.repeat(start + load.duration, self._end.is_set)
-            sending = asyncio.create_task(sender.finish())
+            sending = asyncio.create_task(self._crowd(sender, curve, start, end))
         ending = asyncio.create_task(self._end.wait())
         try:
             await asyncio.wait({sending, ending}, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            if self._end.is_set():
+                sender.end()
             ending.cancel()
             if pacer:
                 pacer.close()
+        await sending
+        await sender.finish()
+
+    @staticmethod
+    async def _crowd(sender: Sender, curve: Curve, start: int, end: int) -> None:
+        await sender.crowd(curve, start, end)
         await sender.finish()
 
 
@@ -143,13 +153,24 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     gc.freeze()  # what was imported need not be searched for garbage while requests are due
     try:
+        _run(load)
+    except CannotBegin as error:
+        _say(json.dumps({"failed": str(error)}))
+        return 1
+    return 0
+
+
+def _run(load: Load) -> None:
+    try:
         import uvloop
     except ImportError:
         asyncio.run(_generate(load))
     else:
         uvloop.run(_generate(load))
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    # At once: a thread of a driver may still wait for a target that does not answer.
+    sys.stdout.flush()
+    os._exit(status)

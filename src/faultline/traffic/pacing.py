@@ -1,8 +1,8 @@
 """When requests leave: the open model's schedule.
 
-Request number i is due at start + phase + i / rate, whatever became of the ones before it. The
-timers of the event loops count milliseconds, too coarse to send 1000 requests per second evenly:
-the schedule is kept by a timer descriptor (timerfd_create(2)).
+A request leaves when it is due, whatever became of the ones before it. The timers of the event
+loops count milliseconds, too coarse to send 1000 requests per second evenly: the schedule is kept
+by a timer descriptor (timerfd_create(2)).
 """
 
 from __future__ import annotations
@@ -12,24 +12,33 @@ import os
 from collections.abc import Callable
 
 from faultline.kernel.clock import BootTimer, now
-from faultline.traffic.model import SECOND
+from faultline.traffic.schedule import Curve
+
+_AT_ONCE = 64  # after a hold-up, between looks at what has been answered
 
 
 class Pacer:
-    """Calls `fire(due)` for each request of a schedule; after a hold-up, for all that are late."""
+    """Calls `fire(number, due)` for each request of a schedule, until it says False; after a
+    hold-up, for all that are late.
+    """
 
     def __init__(
-        self, start: int, end: int, rate: float, phase: int, fire: Callable[[int], None]
+        self,
+        curve: Curve,
+        times: tuple[int, int],
+        share: tuple[int, int],
+        fire: Callable[[int, int], bool],
     ) -> None:
-        self._first, self._end, self._rate = start + phase, end, rate
-        self._fire = fire
-        self._sent = 0
+        """`times`: begin and end, CLOCK_BOOTTIME; `share`: the first number and the step."""
+        self._curve, self._fire = curve, fire
+        self._start, self._end = times
+        self._number, self._step = share
         self._timer = BootTimer()
         self.finished = asyncio.Event()
 
     def _due(self) -> int:
-        # From the number, not from the last instant: rounding does not add up.
-        return self._first + round(self._sent * SECOND / self._rate)
+        at = self._curve.when(self._number)
+        return self._end if at is None else self._start + at
 
     def begin(self) -> None:
         asyncio.get_running_loop().add_reader(self._timer.fileno(), self._expired)
@@ -37,13 +46,18 @@ class Pacer:
 
     def _expired(self) -> None:
         os.read(self._timer.fileno(), 8)
-        due = self._due()
-        while due < self._end and due <= now():
-            self._sent += 1
-            self._fire(due)
+        due, left = self._due(), _AT_ONCE
+        while due < self._end and due <= now() and left and not self.finished.is_set():
+            number, left = self._number, left - 1
+            self._number += self._step
+            if not self._fire(number, due):
+                self.close()
+                break
             due = self._due()
+        if self.finished.is_set():
+            return
         if due < self._end:
-            self._timer.set(due)
+            self._timer.set(max(due, 1))
         else:
             self.close()
 

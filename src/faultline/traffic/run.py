@@ -1,7 +1,7 @@
 """Traffic as the engine drives it: start, look while it runs, stop.
 
-Starting takes as long as an interpreter with an HTTP client needs to load (half a second); sending
-begins when every generator is ready. Stopped or finished, it leaves no process.
+Starting takes as long as an interpreter with a client library needs to load (half a second);
+sending begins when every generator is ready. Stopped or finished, it leaves no process.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Self
 
 from faultline.api.traffic import (
     ExternalTraffic,
-    HttpTraffic,
+    OurTraffic,
     TrafficFigures,
     TrafficSecond,
     TrafficSpec,
@@ -21,7 +21,8 @@ from faultline.api.traffic import (
 )
 from faultline.errors import ApplyFailed, ObserveFailed
 from faultline.kernel.clock import now
-from faultline.traffic.model import SECOND, Load
+from faultline.traffic.load import load_of
+from faultline.traffic.model import SECOND
 from faultline.traffic.running import Running
 from faultline.traffic.series import Series
 from faultline.traffic.worker import Worker
@@ -29,36 +30,19 @@ from faultline.units import Duration
 
 _READY_WITHIN = 30.0
 _LEAD = SECOND // 20  # from "go" to the first request
-_LONGEST = 8 * 86400 * SECOND  # bounded even where neither document nor engine names a bound
-
-
-def load_of(spec: HttpTraffic, most: int = 0) -> Load:
-    """What the generators are told; `most` bounds the sending in ns beside the document's bound."""
-    bounds = [int(spec.warmup) + int(spec.duration)] if spec.duration is not None else []
-    return Load(
-        url=spec.url,
-        duration=min([*bounds, most or _LONGEST]),
-        rate=spec.rate or 0.0,
-        concurrency=spec.concurrency or 0,
-        method=spec.method,
-        headers=dict(spec.headers),
-        body=spec.body,
-        timeout=int(spec.timeout),
-        verify=spec.verify,
-    )
 
 
 class TrafficRun:
     """One load. Its figures may be read from any thread, also after the end."""
 
-    def __init__(self, spec: HttpTraffic, *, most: int = 0, workers: int = 0) -> None:
+    def __init__(self, spec: OurTraffic, *, most: int = 0, workers: int = 0) -> None:
         """`most`: the longest it may send, ns; `workers`: generator processes, one core each;
         without it as many as the document says.
         """
         self.spec = spec
         self._shares = load_of(spec, most).shares(workers or spec.workers)
         self._workers: list[Worker] = []
-        self._series = Series(int(spec.warmup))
+        self._series = Series(int(spec.warmup), closed=spec.rate is None)
         self._lock = threading.Lock()  # of the series
         self._begun = 0  # CLOCK_BOOTTIME and unix time of the first second
         self._started = 0.0

@@ -1,147 +1,173 @@
-"""One HTTP request after the other or side by side, and how each ended.
-
-aiohttp without a connection limit: a pool's ceiling would quietly become that of the load.
-"""
+"""One turn after the other or side by side, and how each request of them ended."""
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import random
-import ssl
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Self
 
-import aiohttp
-
 from faultline.kernel.clock import now
-from faultline.traffic.histogram import Histogram
-from faultline.traffic.model import SECOND, Load, Tick
+from faultline.traffic.driver import Driver
+from faultline.traffic.feed import Feeder
+from faultline.traffic.kinds import NOT_SENT
+from faultline.traffic.model import SECOND, Load
+from faultline.traffic.schedule import Curve
+from faultline.traffic.tally import Tally
+from faultline.traffic.template import Row, Values
 
-NOT_SENT = "not sent"  # the generator's own bound, not an answer of the target
-_BY_ERRNO = {
-    errno.ECONNREFUSED: "refused",
-    errno.ECONNRESET: "reset",
-    errno.EPIPE: "reset",
-    errno.ENETUNREACH: "unreachable",
-    errno.EHOSTUNREACH: "unreachable",
-    errno.ETIMEDOUT: "timeout",
-    errno.EADDRNOTAVAIL: "no local port",
-    errno.EMFILE: "no descriptors",
-    errno.ENFILE: "no descriptors",
-    errno.EPERM: "not permitted",
-}
-_BY_CLASS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str], ...] = (
-    (TimeoutError, "timeout"),
-    (aiohttp.ClientConnectorDNSError, "name not found"),
-    ((aiohttp.ClientSSLError, ssl.SSLError), "tls"),
-    (aiohttp.ServerDisconnectedError, "disconnected"),
-    (aiohttp.ClientPayloadError, "cut off"),
-)
+_NOBODY = -1
+_LOOK = 0.05  # seconds between looks at how many users there should be
 
 
-def error_kind(error: Exception) -> str:
-    """A short stable name for how a request failed."""
-    for classes, name in _BY_CLASS:
-        if isinstance(error, classes):
-            return name
-    if isinstance(error, OSError) and error.errno in _BY_ERRNO:
-        return _BY_ERRNO[error.errno]
-    return type(error).__name__
+class Turn:
+    """One turn under way; see driver.Turn."""
 
+    __slots__ = ("_due", "_number", "_row", "_sender", "_values", "begun", "failed", "user")
 
-class Tally:
-    """What happened in the current second."""
+    def __init__(self, sender: Sender, due: int, number: int, user: int, row: Row) -> None:
+        self._sender, self.begun, self.user = sender, due, user
+        self._due, self._number, self._row = due, number, row
+        self._values: Values | None = None
+        self.failed = False
 
-    def __init__(self) -> None:
-        self.sent = self.ok = self.lag_max = 0
-        self.errors: dict[str, int] = {}
-        self.latency = Histogram()
+    @property
+    def values(self) -> Values:
+        if self._values is None:
+            self._values = Values(self._row, self._number, self.user)
+        return self._values
 
-    def failed(self, kind: str) -> None:
-        self.errors[kind] = self.errors.get(kind, 0) + 1
+    @property
+    def over(self) -> bool:
+        return self._sender.over
 
-    def cut(self, index: int, until: int, waiting: tuple[int, ...]) -> Tick:
-        """The second as data; counting starts again from nought."""
-        tick = Tick(
-            index=index,
-            until=until,
-            sent=self.sent,
-            ok=self.ok,
-            errors=self.errors,
-            waiting=waiting,
-            latency=self.latency.encode() if self.latency.count else "",
-            lag_max=self.lag_max,
-        )
-        self.sent = self.ok = self.lag_max = 0
-        self.errors = {}
-        self.latency.clear()
-        return tick
+    async def ask(self, part: str, work: Callable[[], Awaitable[str]]) -> str:
+        due, self._due = self._due or now(), 0
+        kind = await self._sender.ask(part, due, work)
+        self.failed = self.failed or bool(kind)
+        return kind
+
+    async def pause(self, nanoseconds: int) -> None:
+        if nanoseconds:
+            due = now() + nanoseconds
+            await self._sender.sleep(nanoseconds / SECOND)
+            self._due = due
+
+    def whole(self, part: str, *, good: bool) -> None:
+        tally = self._sender.tally
+        tally.part(part).sent += 1
+        tally.part_ended(part, "" if good else "failed", now() - self.begun)
 
 
 class Sender:
-    """Sends requests and tallies them; `async with` opens and closes its connections."""
+    """Sends and tallies; `async with` opens and closes the connections of its driver."""
 
-    def __init__(self, load: Load) -> None:
+    def __init__(self, load: Load, driver: Driver) -> None:
         self.load = load
         self.tally = Tally()
-        self._due: dict[object, int] = {}  # of each request that is not answered
-        self._tasks: set[asyncio.Task[object]] = set()
-        self._session: aiohttp.ClientSession | None = None
-        self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.drained = False
+        """Whether it ended since there are no more rows for turns."""
+        self._driver = driver
+        self._feeder = Feeder(load.feed)
+        self._timeout = load.timeout / SECOND
+        self._expected = (TimeoutError, OSError, *driver.errors)
+        self._waiting: dict[object, int] = {}  # when each request was due that is not answered
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._turns = load.index
+        loop = asyncio.get_running_loop()
+        self._ended: asyncio.Future[None] = loop.create_future()
+        self.broken: asyncio.Future[None] = loop.create_future()
         """Fails with what is no answer of the network but a fault of ours."""
 
     async def __aenter__(self) -> Self:
-        connector = aiohttp.TCPConnector(limit=0, ssl=self.load.verify)
-        self._session = aiohttp.ClientSession(
-            connector=connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=self.load.timeout / SECOND),
-            auto_decompress=False,
-            trust_env=False,
-        )
+        await self._driver.open()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         """Give up what is not answered yet and close."""
+        self.end()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        assert self._session is not None
-        await self._session.close()
+        await self._driver.close()
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more is to be sent."""
+        return self._ended.done()
+
+    def end(self) -> None:
+        """Send no more; what is under way goes on, pauses end."""
+        if not self._ended.done():
+            self._ended.set_result(None)
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait so long, or until nothing more is to be sent."""
+        await asyncio.wait({self._ended}, timeout=seconds)
 
     def waits(self) -> tuple[int, ...]:
         """How long each unanswered request has waited, from when it was due; nanoseconds."""
         at = now()
-        return tuple(at - due for due in self._due.values())
+        return tuple(at - due for due in self._waiting.values())
 
-    def fire(self, due: int) -> None:
-        """Send one request that was due at `due` without waiting for it."""
-        if len(self._tasks) >= self.load.in_flight:
+    def fire(self, number: int, due: int) -> bool:
+        """Begin one turn that was due at `due` without waiting for it; False: there are no more."""
+        row = self._feeder.row(number)
+        if row is None:
+            self.drained = True
+        elif len(self._tasks) >= self.load.in_flight:
             self.tally.failed(NOT_SENT)
         else:
-            self._spawn(self.send(due))
+            self._spawn(self._driver.turn(Turn(self, due, number, _NOBODY, row)))
+        return not self.drained
 
-    def repeat(self, end: int, ended: Callable[[], bool]) -> None:
-        """Begin one client of the closed model: its next request leaves when the last is answered.
+    async def crowd(self, curve: Curve, start: int, end: int) -> None:
+        """Keep as many users of the closed model as the curve says, until the end."""
+        load = self.load
+        users: dict[int, asyncio.Task[None]] = {}
+        while now() < end and not self.over:
+            wanted = round(curve.value(now() - start))
+            for user in range(load.index, wanted, load.workers):
+                if user not in users or users[user].done():
+                    users[user] = self._spawn(self._user(user, curve, start, end))
+            if curve.constant:
+                break
+            await self.sleep(_LOOK)
 
-        After a failure it pauses for about 0.1 s: a refused connection costs microseconds, and a
-        loop of them would load nothing but this machine.
+    async def _user(self, user: int, curve: Curve, start: int, end: int) -> None:
+        """Turn after turn, as long as there should be so many users.
+
+        After a failure there is a pause of about 0.1 s: a refused connection costs microseconds,
+        and a loop of them would load nothing but this machine.
         """
+        if self.load.think:  # not all at the same instant, then and ever after
+            await self.sleep(random.uniform(0, self.load.think / SECOND))
+        while not self.over and (at := now()) < end and user < round(curve.value(at - start)):
+            number, self._turns = self._turns, self._turns + self.load.workers
+            row = self._feeder.row(number)
+            if row is None:
+                self.drained = True
+                self.end()
+                return
+            turn = Turn(self, now(), number, user, row)
+            await self._driver.turn(turn)
+            if turn.failed:
+                await self.sleep(random.uniform(0.05, 0.15))
+            await self._think()
 
-        async def client() -> None:
-            while now() < end and not ended():
-                if await self.send(now()):
-                    await asyncio.sleep(random.uniform(0.05, 0.15))
+    async def _think(self) -> None:
+        load = self.load
+        if load.think or load.think_most:
+            most = max(load.think, load.think_most)
+            await self.sleep(random.uniform(load.think, most) / SECOND)
 
-        self._spawn(client())
-
-    def _spawn(self, work: Coroutine[object, None, object]) -> None:
+    def _spawn(self, work: Coroutine[object, None, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
+        return task
 
-    def _done(self, task: asyncio.Task[object]) -> None:
+    def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         error = None if task.cancelled() else task.exception()
         if error and not self.broken.done():
@@ -149,43 +175,25 @@ class Sender:
 
     async def finish(self) -> None:
         """Wait until everything that was begun has ended."""
-        if self._tasks:
+        while self._tasks:
             await asyncio.wait(self._tasks)
 
-    async def send(self, due: int) -> str:
-        """Send one request and read all of its answer; returns '' or the kind of its failure.
-
-        A request that timed out counts in the latency with what it waited: without it an outage
-        would look fast. Other failures are counted by kind alone.
-        """
-        request = object()
-        self._due[request] = due
-        self.tally.sent += 1
-        self.tally.lag_max = max(self.tally.lag_max, now() - due)
+    async def ask(self, part: str, due: int, work: Callable[[], Awaitable[str]]) -> str:
+        """Do one request and count it; returns '' or the kind of its failure."""
+        request, tally = object(), self.tally
+        self._waiting[request] = due
+        tally.left(now() - due)
+        if part:
+            tally.part(part).sent += 1
         try:
-            kind = await self._exchange()
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            kind = error_kind(error)
+            async with asyncio.timeout(self._timeout):
+                kind = await work()
+        except self._expected as error:
+            kind = self._driver.kind(error)
         finally:
-            del self._due[request]
-        if kind in ("", "timeout"):
-            self.tally.latency.record(now() - due)
-        if kind:
-            self.tally.failed(kind)
-        else:
-            self.tally.ok += 1
+            del self._waiting[request]
+        took = now() - due
+        tally.ended(kind, took)
+        if part:
+            tally.part_ended(part, kind, took)
         return kind
-
-    async def _exchange(self) -> str:
-        assert self._session is not None
-        load = self.load
-        async with self._session.request(
-            load.method,
-            load.url,
-            headers=load.headers,
-            data=load.body.encode() or None,
-            allow_redirects=False,
-        ) as answer:
-            async for _ in answer.content.iter_any():
-                pass
-        return f"status {answer.status}" if answer.status >= 400 else ""

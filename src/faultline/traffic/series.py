@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from faultline.api.traffic import TrafficFigures, TrafficSecond
-from faultline.traffic import summary
+from faultline.traffic import limits, summary
 from faultline.traffic.histogram import Histogram
-from faultline.traffic.model import SECOND, Tick
+from faultline.traffic.model import SECOND, Part, Tick
 
 
 class Series:
     """All complete seconds so far. Not safe for several threads at once."""
 
-    def __init__(self, warmup: int) -> None:
+    def __init__(self, warmup: int, *, closed: bool = False) -> None:
         self._warmup = warmup  # ns; earlier seconds are on the curve but not in the total
+        self._closed = closed
+        self._parts: dict[str, tuple[Part, Histogram]] = {}
         self._ticks: list[Tick] = []
         self._latency = Histogram()
         self.seconds: list[TrafficSecond] = []
@@ -34,10 +38,18 @@ class Series:
                     parts.setdefault(tick.index, []).append(tick)
         for index in sorted(parts):
             tick = summary.merge(parts[index])
-            self._ticks.append(tick)
+            self._ticks.append(replace(tick, parts={}))
             self.seconds.append(summary.second(tick, started))
             if self._counts(tick):
                 self._latency.add(tick.latency)
+                for name, part in tick.parts.items():
+                    self._add(name, part)
+
+    def _add(self, name: str, part: Part) -> None:
+        before, latency = self._parts.get(name) or (Part(0, 0, 0, ""), Histogram())
+        latency.add(part.latency)
+        sums = (before.sent + part.sent, before.ok + part.ok, before.errors + part.errors)
+        self._parts[name] = (Part(*sums, ""), latency)
 
     def _counts(self, tick: Tick) -> bool:
         return tick.index * SECOND >= self._warmup
@@ -58,4 +70,7 @@ class Series:
         found = summary.totals(ticks, self._latency, self._latency.encode())
         # What left in the warm-up and is answered later would be an answer to nothing.
         under_way = len(warmed[-1].waiting) if warmed and ticks else 0
-        return found.model_copy(update={"sent": found.sent + under_way})
+        parts = [summary.part(name, *of) for name, of in sorted(self._parts.items())]
+        text = limits.told(ticks, closed=self._closed)
+        more = {"sent": found.sent + under_way, "parts": parts, "text": text}
+        return found.model_copy(update=more)

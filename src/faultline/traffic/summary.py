@@ -8,10 +8,11 @@ not known yet, but it is more than it has waited already.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from faultline.api.traffic import TrafficFigures, TrafficSecond
+from faultline.api.traffic import TrafficFigures, TrafficPart, TrafficSecond
 from faultline.traffic.histogram import Histogram
-from faultline.traffic.model import SECOND, Tick, sum_errors
+from faultline.traffic.model import SECOND, Part, Tick, sum_errors
 
 _PERCENTILES = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0}
 _FLOOR = 0.1  # seconds; a request that has waited less may still turn out fast
@@ -30,6 +31,25 @@ def merge(ticks: Sequence[Tick]) -> Tick:
         waiting=tuple(age for tick in ticks for age in tick.waiting),
         latency=Histogram.merged(tick.latency for tick in ticks).encode(),
         lag_max=max(tick.lag_max for tick in ticks),
+        late=sum(tick.late for tick in ticks),
+        cpu=tuple(each for tick in ticks for each in tick.cpu),
+        parts=_merged_parts(ticks),
+    )
+
+
+def _merged_parts(ticks: Sequence[Tick]) -> dict[str, Part]:
+    names = dict.fromkeys(name for tick in ticks for name in tick.parts)
+    return {name: _merged([t.parts[name] for t in ticks if name in t.parts]) for name in names}
+
+
+def _merged(parts: Sequence[Part]) -> Part:
+    if len(parts) == 1:
+        return parts[0]
+    return Part(
+        sent=sum(part.sent for part in parts),
+        ok=sum(part.ok for part in parts),
+        errors=sum(part.errors for part in parts),
+        latency=Histogram.merged(part.latency for part in parts).encode(),
     )
 
 
@@ -67,13 +87,60 @@ def totals(ticks: Sequence[Tick], latency: Histogram, encoded: str) -> TrafficFi
         errors=sum(kinds.values()),
         seconds=max(ticks[-1].until / SECOND - ticks[0].index, 0.0) if ticks else 0.0,
         lag=max((tick.lag_max for tick in ticks), default=0) / SECOND,
+        late=sum(tick.late for tick in ticks),
         kinds=kinds,
         histogram=encoded,
         **_spread(latency),
     )
 
 
-def _spread(latency: Histogram) -> dict[str, float | None]:
+def part(name: str, counts: Part, latency: Histogram) -> TrafficPart:
+    """One kind of request, over all of it."""
+    return TrafficPart(
+        name=name,
+        sent=counts.sent,
+        ok=counts.ok,
+        errors=counts.errors,
+        histogram=latency.encode() if latency.count else "",
+        **_spread(latency),
+    )
+
+
+def over_hosts(all_figures: Sequence[TrafficFigures]) -> TrafficFigures:
+    """What generators on several hosts saw at the same time as one: counts are added, percentiles
+    are of all requests together (not means of percentiles).
+    """
+    latency = Histogram.merged(each.histogram for each in all_figures)
+    names = dict.fromkeys(part.name for each in all_figures for part in each.parts)
+    kinds = sum_errors(each.kinds for each in all_figures)
+    texts = dict.fromkeys(each.text for each in all_figures if each.text)
+    return TrafficFigures(
+        sent=sum(each.sent for each in all_figures),
+        ok=sum(each.ok for each in all_figures),
+        errors=sum(each.errors for each in all_figures),
+        seconds=max((each.seconds for each in all_figures), default=0.0),
+        lag=max((each.lag for each in all_figures), default=0.0),
+        late=sum(each.late for each in all_figures),
+        kinds=kinds,
+        histogram=latency.encode() if latency.count else "",
+        parts=[_part_over(name, all_figures) for name in names],
+        text="; ".join(texts),
+        **_spread(latency),
+    )
+
+
+def _part_over(name: str, all_figures: Sequence[TrafficFigures]) -> TrafficPart:
+    found = [part for each in all_figures for part in each.parts if part.name == name]
+    counts = Part(
+        sum(each.sent for each in found),
+        sum(each.ok for each in found),
+        sum(each.errors for each in found),
+        "",
+    )
+    return part(name, counts, Histogram.merged(each.histogram for each in found))
+
+
+def _spread(latency: Histogram) -> dict[str, Any]:
     found = latency.percentiles(list(_PERCENTILES.values()))
     named = {name: found.get(percent) for name, percent in _PERCENTILES.items()}
     return {**named, "max": latency.largest, "mean": latency.mean}

@@ -36,6 +36,7 @@ class Worker:
         self.ended = threading.Event()
         self.ticks: list[Tick] = []  # appended to by the reader alone
         self._done = False
+        self._cannot = ""
         self._complaint = b""
         self._readers = [
             threading.Thread(target=read, name=f"traffic {self.pid}", daemon=True)
@@ -53,6 +54,8 @@ class Worker:
                 self.ticks.append(Tick.from_json(word["tick"]))
             elif "ready" in word:
                 self.ready.set()
+            elif "failed" in word:
+                self._cannot = word["failed"]
             else:
                 self._done = True
         self.ended.set()
@@ -87,6 +90,8 @@ class Worker:
         """Why it ended before its time; '' while it runs and when it ended well."""
         if not self.ended.is_set() or self._done:
             return ""
+        if self._cannot:
+            return self._cannot
         code = self._process.wait()
         words = self._complaint.decode(errors="replace").strip().splitlines()
         return f"the generator ended with status {code}" + (f": {words[-1]}" if words else "")

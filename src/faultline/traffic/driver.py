@@ -1,0 +1,92 @@
+"""What sends over one protocol. The pace, the counting and the processes are not its business."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from importlib import import_module
+from typing import Protocol, cast
+
+from faultline.traffic.model import Load
+from faultline.traffic.template import Values
+
+MODULES = {
+    "http": "faultline.traffic.drivers.http",
+    "redis": "faultline.traffic.drivers.redis",
+    "postgresql": "faultline.traffic.drivers.postgresql",
+    "sqlalchemy": "faultline.traffic.drivers.sqlalchemy",
+    "grpc": "faultline.traffic.drivers.grpc",
+    "kafka": "faultline.traffic.drivers.kafka",
+    "tcp": "faultline.traffic.drivers.tcp",
+    "udp": "faultline.traffic.drivers.udp",
+}
+"""The module of each driver; its class is called Driver."""
+
+
+class Turn(Protocol):
+    """What one user does once: one request, or the steps of a scenario."""
+
+    @property
+    def user(self) -> int:
+        """The user of the closed model; -1 in the open one, where nobody comes back."""
+        ...
+
+    @property
+    def values(self) -> Values:
+        """The values of this turn."""
+        ...
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more is to be sent."""
+        ...
+
+    async def ask(self, part: str, work: Callable[[], Awaitable[str]]) -> str:
+        """Do one request and count it, under `part` too if that is not ''.
+
+        `work` gives '' or why it failed, or raises one of the driver's errors. The first request of
+        a turn was due when the turn was, each later one when `work` is handed over here.
+        """
+        ...
+
+    async def pause(self, nanoseconds: int) -> None:
+        """Think."""
+        ...
+
+    def whole(self, part: str, *, good: bool) -> None:
+        """Count the turn as a whole under `part`, from when it was due until now."""
+        ...
+
+
+class Driver(Protocol):
+    """One protocol's client. `open` and `close` are called once, on the event loop."""
+
+    errors: tuple[type[Exception], ...]
+    """What a request may raise beside OSError and TimeoutError."""
+
+    async def open(self) -> None:
+        """Make ready to send. A target that does not answer yet is no error here, unless nothing
+        can be sent without it; then raises CannotBegin.
+        """
+        ...
+
+    async def turn(self, turn: Turn) -> None:
+        """Do one turn."""
+        ...
+
+    def kind(self, error: Exception) -> str:
+        """A short stable name for how a request failed."""
+        ...
+
+    async def close(self) -> None:
+        """Close all connections; nothing is under way any more."""
+        ...
+
+
+class CannotBegin(Exception):
+    """Nothing can be sent, with the reason for people."""
+
+
+def driver_of(load: Load) -> Driver:
+    """The driver of a load; raises ImportError if its library is not there."""
+    make = cast("Callable[[Load], Driver]", vars(import_module(MODULES[load.driver]))["Driver"])
+    return make(load)
