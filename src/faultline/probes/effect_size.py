@@ -222,7 +222,8 @@ def _means(hit: Sequence[float], unhit: Sequence[float], confidence: float) -> _
     if not any(shares):
         return effect, effect, effect
     below = shares[0] ** 2 / (len(hit) - 1) + shares[1] ** 2 / (len(unhit) - 1)
-    half = student(round(sum(shares) ** 2 / below, 3), confidence) * math.sqrt(sum(shares))
+    freedom = math.floor(10 * sum(shares) ** 2 / below) / 10  # a little wider, and often known
+    half = student(max(freedom, 1.0), confidence) * math.sqrt(sum(shares))
     return effect, effect - half, effect + half
 
 
@@ -237,13 +238,13 @@ def student(freedom: float, confidence: float) -> float:
         return 2 * scale * _simpson(lambda x: math.cos(x) ** power, angle)
 
     low, high = 0.0, math.pi / 2
-    for _ in range(50):
+    for _ in range(40):
         middle = (low + high) / 2
         low, high = (middle, high) if inside(middle) < confidence else (low, middle)
     return math.sqrt(freedom) * math.tan(low)
 
 
-def _simpson(density: Callable[[float], float], until: float, steps: int = 400) -> float:
+def _simpson(density: Callable[[float], float], until: float, steps: int = 200) -> float:
     width = until / steps
     inner = math.fsum((4 if k % 2 else 2) * density(k * width) for k in range(1, steps))
     return (density(0.0) + inner + density(until)) * width / 3
