@@ -15,8 +15,8 @@ from faultline.api.quantities import Between, Duration
 
 LABEL = "schedule"
 """The label of a run that names the schedule which made it."""
-OCCURRENCE = "faultline.dev/occurrence"
-"""The annotation of a run with the occurrence that it is for, as ISO 8601."""
+OCCURRENCE = "occurrence"
+"""The label of a run with the occurrence that it is for, as ISO 8601 in UTC."""
 RESUMED = "faultline.dev/resumed"
 """The annotation of a schedule that is set when it is resumed: it counts from then on."""
 LONGEST_NAME = 200
@@ -173,6 +173,8 @@ class Due(StatusModel):
 
     occurrence: int
     """The instant of the calendar that it stands for, seconds since 1970."""
+    at: float
+    """When it should have begun, as far as the calendar tells."""
     run: str
     """The name of its run."""
     why: str = ""
