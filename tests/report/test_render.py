@@ -74,7 +74,8 @@ def test_every_verdict_is_said_in_words_and_with_a_sign(run: Run) -> None:
     verdict = str(run.status.verdict).capitalize()
     assert page.headings[0].startswith(f"{verdict}: ")
     assert run.status.reason in page.headings[0]
-    assert page.headings[1:4] == ["Hypothesis", "Asked against measured", "What happened when"]
+    parts = ["What happened", "Hypothesis", "Asked against measured", "What happened when"]
+    assert page.headings[1:5] == parts
     assert {"Proof of recovery", "Environment", "Run it again"} <= set(page.headings)
 
 

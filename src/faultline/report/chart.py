@@ -29,7 +29,7 @@ class Tick:
 
     place: float
     label: str
-    kind: str = ""  # 'bound' for a bound of an expectation
+    kind: str = ""  # 'bound' for a bound of an expectation, 'limit' for what there is at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,7 @@ class Panel:
     size: str = ""  # a class of the style sheet: low, tall
     has_band: bool = False
     has_failures: bool = False
+    group: str = ""  # the heading that it stands under
     labelled: bool = False  # the values are answers, not numbers
 
     @property
@@ -119,10 +120,12 @@ class Wanted:
     note: str = ""
     low: float | None = None
     high: float | None = None
+    limit: float | None = None  # what there is at most; a line and no expectation
     failures: tuple[tuple[float, float | None], ...] = ()
     log: bool = False  # offer a logarithmic drawing as well
     size: str = ""
     empty: str = ""
+    group: str = ""
     labels: tuple[tuple[float, str], ...] = ()  # words instead of numbers beside the plot
 
 
@@ -133,7 +136,7 @@ def panel(frame: Frame, wanted: Wanted) -> Panel:
         for s in wanted.series
     )
     values = [v for s in thinned for v in s.values]
-    bounds = [b for b in (wanted.low, wanted.high) if b is not None]
+    bounds = [b for b in (wanted.low, wanted.high, wanted.limit) if b is not None]
     plots: list[Plot] = []
     if values:
         linear = Scale(-0.3, 1.3) if wanted.labels else fit([*values, *bounds])
@@ -152,8 +155,9 @@ def panel(frame: Frame, wanted: Wanted) -> Panel:
         tuple(plots),
         empty="" if values else (wanted.empty or "nothing was measured"),
         size=wanted.size,
-        has_band=bool(bounds),
+        has_band=(wanted.low, wanted.high) != (None, None),
         has_failures=bool(wanted.failures),
+        group=wanted.group,
         labelled=bool(wanted.labels),
     )
 
@@ -226,6 +230,11 @@ def _ticks(wanted: Wanted, scale: Scale) -> tuple[Tick, ...]:
         Tick(_percent(scale, b), "" if close and i else words.amount(b, wanted.unit), "bound")
         for i, b in enumerate(bounds)
     ]
+    if wanted.limit is not None and scale.low <= wanted.limit <= scale.high:
+        out.append(
+            Tick(_percent(scale, wanted.limit), words.amount(wanted.limit, wanted.unit), "limit")
+        )
+        bounds.append(wanted.limit)
     out.extend(
         Tick(_percent(scale, value), words.amount(value, wanted.unit))
         for value in scale.ticks(3 if wanted.size == "low" else 4)

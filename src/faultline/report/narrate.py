@@ -13,44 +13,31 @@ from faultline.api.expectation import Expect, Unit, read_interval
 from faultline.api.experiment import ExperimentSpec
 from faultline.api.probe import ProbeSpec
 from faultline.api.run import FaultStatus, ProbeStatus, Run, RunStatus
-from faultline.api.traffic import TrafficFigures, TrafficSpec, TrafficStatus
 from faultline.errors import InvalidParameter
-from faultline.report import words
+from faultline.report import gantt, loads, watched, words
+from faultline.report.moments import Clock
 from faultline.report.story import (
     ChangeStory,
     Event,
     Failure,
     FaultStory,
+    Judgement,
     ProbeStory,
     Sample,
+    ScoreLine,
     Story,
     Stretch,
-    TrafficRow,
-    TrafficStory,
 )
 
 _UNITS: dict[str, Unit] = {"": "", "s": "s", "ratio": "ratio", "B": "B"}
 _ROLES = ("hypothesis", "steady state", "discovery", "guard")
 
 
-class _Clock:
-    """Turns seconds since 1970 into seconds from the start of the run."""
-
-    def __init__(self, start: float) -> None:
-        self.start = start
-
-    def at(self, stamp: float) -> float:
-        return round(stamp - self.start, 6)
-
-    def maybe(self, stamp: float | None) -> float | None:
-        return None if stamp is None else self.at(stamp)
-
-
 def story(run: Run) -> Story:
     """What the document says, as a reader needs it."""
     status, spec = run.status, run.spec.resolved
     stamps = _stamps(status)
-    clock = _Clock(status.started if status.started is not None else min(stamps, default=0.0))
+    clock = Clock(status.started if status.started is not None else min(stamps, default=0.0))
     ends = [*stamps, clock.start]
     if status.ended is not None:
         ends.append(status.ended)
@@ -75,11 +62,21 @@ def story(run: Run) -> Story:
         phases=_phases(status, clock),
         faults=tuple(_fault(f, clock) for f in status.faults),
         probes=_probes(status, spec, clock),
-        traffic=tuple(_traffic(t, _named(spec.traffic, t.name), clock) for t in status.traffic),
+        traffic=tuple(loads.told(t, _named(spec.traffic, t.name), clock) for t in status.traffic),
         failures=tuple(Failure(f.code, f.message, f.hint, f.node) for f in status.failures),
         discovery=spec.discovery.probe if spec.discovery else "",
         discovered=clock.maybe(status.discovered_at),
         resolved=clock.maybe(status.resolved_at),
+        points=_points(status, clock),
+        scores=tuple(
+            ScoreLine(s.name, s.limit, s.took, s.points, s.measured) for s in status.points.scores
+        ),
+        score=status.points.score,
+        judged=tuple(Judgement(j.name, j.text, j.ok, j.reason) for j in status.points.judged),
+        bars=gantt.bars(status, clock),
+        has_graph=bool(status.nodes),
+        targets=watched.targets(status.targets, clock),
+        logs=watched.logs(status.logs, clock),
         environment=_environment(status),
         experiment=_yaml(run),
         creator=run.spec.creator,
@@ -95,6 +92,15 @@ def _stamps(status: RunStatus) -> list[float]:
     return out
 
 
+def _points(status: RunStatus, clock: Clock) -> tuple[tuple[str, float], ...]:
+    """The time points that came, in order of time."""
+    names = ("injected", "effective", "impact", "discovered", "located", "recovered")
+    every = (*names, "resolved", "undone")
+    known = ((name, getattr(status.points, name)) for name in every)
+    found = [(name, clock.at(at)) for name, at in known if at is not None]
+    return tuple(sorted(found, key=lambda point: point[1]))
+
+
 def _clock_step(status: RunStatus) -> float:
     """How far wall clock and boot clock parted between the first and the last time point."""
     if len(status.timeline) < 2:
@@ -103,7 +109,7 @@ def _clock_step(status: RunStatus) -> float:
     return (last.at - first.at) - (last.boot_ns - first.boot_ns) / 1e9
 
 
-def _phases(status: RunStatus, clock: _Clock) -> tuple[Stretch, ...]:
+def _phases(status: RunStatus, clock: Clock) -> tuple[Stretch, ...]:
     return tuple(
         Stretch(str(p.phase), clock.at(p.started), clock.maybe(p.ended))
         for p in status.phases
@@ -111,7 +117,7 @@ def _phases(status: RunStatus, clock: _Clock) -> tuple[Stretch, ...]:
     )
 
 
-def _fault(fault: FaultStatus, clock: _Clock) -> FaultStory:
+def _fault(fault: FaultStatus, clock: Clock) -> FaultStory:
     reading = fault.reading or {}
     values: dict[str, Any] = reading.get("values") or {}
     return FaultStory(
@@ -135,6 +141,7 @@ def _fault(fault: FaultStatus, clock: _Clock) -> FaultStory:
         residue=tuple(fault.residue),
         end=fault.end or "",
         error=fault.error,
+        impact=clock.maybe(fault.impact_at),
     )
 
 
@@ -147,13 +154,13 @@ def _plain(value: Any) -> str:
     return str(value)
 
 
-def _probes(status: RunStatus, spec: ExperimentSpec, clock: _Clock) -> tuple[ProbeStory, ...]:
+def _probes(status: RunStatus, spec: ExperimentSpec, clock: Clock) -> tuple[ProbeStory, ...]:
     """Probes of the hypothesis first, then as they were written."""
     told = [_probe(p, _named(spec.probes, p.name), clock) for p in status.probes]
     return tuple(sorted(told, key=lambda p: "hypothesis" not in p.roles))
 
 
-def _probe(status: ProbeStatus, spec: ProbeSpec | None, clock: _Clock) -> ProbeStory:
+def _probe(status: ProbeStatus, spec: ProbeSpec | None, clock: Clock) -> ProbeStory:
     expect = spec.expect if spec else None
     unit = _UNITS.get(status.unit, "")
     low, high = _bounds(expect, unit, status.initial)
@@ -228,36 +235,6 @@ def expectation(expect: Expect | None, unit: Unit) -> str:
     else:
         text = f"at least {least}" if math.isinf(high) else f"{least} to {most}"
     return f"change {text}" if expect.relative else text
-
-
-def _traffic(status: TrafficStatus, spec: TrafficSpec | None, clock: _Clock) -> TrafficStory:
-    totals = status.totals or TrafficFigures()
-    names = ("p50", "p90", "p95", "p99", "max", "mean")
-    return TrafficStory(
-        name=status.name,
-        target=f"{spec.method} {spec.url}" if spec else "",
-        model=_model(spec),
-        rows=tuple(
-            TrafficRow(clock.at(s.at), s.sent, s.ok, s.errors, s.p50, s.p95, s.p99, s.max, s.lag)
-            for s in status.seconds
-        ),
-        sent=totals.sent,
-        ok=totals.ok,
-        errors=totals.errors,
-        seconds=totals.seconds,
-        latencies=tuple((name, getattr(totals, name)) for name in names),
-        lag=totals.lag if status.totals else None,
-        causes=tuple(sorted(totals.kinds.items(), key=lambda item: -item[1])),
-        text=status.text,
-    )
-
-
-def _model(spec: TrafficSpec | None) -> str:
-    if spec is None:
-        return ""
-    if spec.rate is not None:
-        return f"open model, {words.significant(spec.rate, 4)} requests per second"
-    return f"closed model, {words.plural(spec.concurrency or 0, 'user')}"
 
 
 def _environment(status: RunStatus) -> tuple[tuple[str, str], ...]:

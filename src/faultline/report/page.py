@@ -93,6 +93,11 @@ def tiles(story: Story) -> list[Tile]:
     out.append(
         Tile("Changes undone", f"{len(settled)} of {len(made)}" if made else words.NONE, left, tone)
     )
+    if story.score is not None:
+        tone = "good" if story.score >= 80 else "warn" if story.score >= 50 else "bad"
+        reached = sum(s.took is not None and s.took <= s.limit for s in story.scores)
+        note = f"{reached} of {words.plural(len(story.scores), 'aim')} reached"
+        out.append(Tile("Score", f"{words.significant(story.score)} of 100", note, tone))
     if story.traffic:
         sent, errors = sum(t.sent for t in story.traffic), sum(t.errors for t in story.traffic)
         share = (

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from faultline.report import gantt, words
 from faultline.report.chart import Frame, Panel, Tick, Wanted, panel
+from faultline.report.resources import curves_of, lines_of
 from faultline.report.series import Point, Series
 from faultline.report.story import FaultStory, ProbeStory, Story, TrafficStory
+from faultline.report.words import Answer
 
 _TONES = {
     "admission": 0,
@@ -32,14 +35,28 @@ class Bar:
 
 
 @dataclass(frozen=True, slots=True)
-class Lane:
-    """One fault over the run: the time it took to act, the effect, the time it took to go."""
+class Tip:
+    """A time point on a row; place in percent."""
 
+    place: float
+    at: float
     name: str
-    fault: str
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of the Gantt chart."""
+
+    label: str
+    depth: int
+    kind: str
+    answer: Answer
+    start: float | None
+    length: float | None
     bars: tuple[Bar, ...]
-    edges: tuple[tuple[str, float | None], ...]
-    open: bool  # it has no recorded end
+    tips: tuple[Tip, ...]
+    notes: tuple[str, ...]
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +78,8 @@ class Timeline:
     length: float
     ticks: tuple[Tick, ...]
     phases: tuple[PhaseBar, ...]
-    lanes: tuple[Lane, ...]
+    rows: tuple[Row, ...]
+    done: str  # what the rows are
     bands: tuple[Bar, ...]
     panels: tuple[Panel, ...]
     around: tuple[float, float] | None  # the stretch around the faults, percent: start and width
@@ -73,13 +91,17 @@ def timeline(story: Story) -> Timeline:
     panels = [_probe(frame, i, probe) for i, probe in enumerate(story.probes)]
     for index, traffic in enumerate(story.traffic):
         panels.extend(_traffic(frame, index, traffic))
-    lanes = tuple(_lane(frame, fault) for fault in story.faults)
+    for index, target in enumerate(story.targets):
+        panels += curves_of(frame, index, target)
+    panels += [lines_of(frame, index, log) for index, log in enumerate(story.logs) if log.lines]
+    bands = [bar for fault in story.faults for bar in _edges(frame, fault)]
     return Timeline(
         length=frame.length,
         ticks=tuple(frame.ticks()),
         phases=_phases(frame, story),
-        lanes=lanes,
-        bands=tuple(dict.fromkeys(bar for lane in lanes for bar in lane.bars)),
+        rows=tuple(_row(frame, bar) for bar in story.bars),
+        done="Nodes" if story.has_graph else "Faults" if len(story.bars) > 1 else "Fault",
+        bands=tuple(dict.fromkeys(bands)),
         panels=tuple(panels),
         around=_around(frame, story),
     )
@@ -102,28 +124,44 @@ def _phases(frame: Frame, story: Story) -> tuple[PhaseBar, ...]:
     return tuple(out)
 
 
-def _lane(frame: Frame, fault: FaultStory) -> Lane:
-    edges = (
-        ("asked", fault.started),
-        ("effective", fault.effective),
-        ("recovery started", fault.recovery),
-        ("recovered", fault.recovered),
+def _edges(frame: Frame, fault: FaultStory) -> tuple[Bar, ...]:
+    """The band behind the curves while a fault rose, was in effect, and fell."""
+    if fault.started is None:
+        return ()
+    last = fault.recovered if fault.recovered is not None else frame.length
+    undo = fault.recovery if fault.recovery is not None else last
+    effective = fault.effective if fault.effective is not None else undo
+    bars = (
+        _bar(frame, fault.started, effective, "rising"),
+        _bar(frame, effective, undo, "active"),
+        _bar(frame, undo, last, "falling"),
     )
-    bars: list[Bar] = []
-    if fault.started is not None:
-        last = fault.recovered if fault.recovered is not None else frame.length
-        undo = fault.recovery if fault.recovery is not None else last
-        effective = fault.effective if fault.effective is not None else undo
-        bars.append(_bar(frame, fault.started, effective, "rising"))
-        bars.append(_bar(frame, effective, undo, "active"))
-        bars.append(_bar(frame, undo, last, "falling"))
-    kept = tuple(bar for bar in bars if bar.width > 0)
-    return Lane(
-        fault.name,
-        fault.fault,
-        kept,
-        edges,
-        open=fault.started is not None and fault.recovered is None,
+    return tuple(bar for bar in bars if bar.width > 0)
+
+
+def _row(frame: Frame, bar: gantt.Bar) -> Row:
+    parts = bar.parts
+    if not parts and bar.start is not None:
+        parts = (gantt.Part(bar.start, bar.end, "attempt"),)
+    bars = [
+        _bar(frame, part.start, frame.length if part.end is None else part.end, part.style)
+        for part in parts
+    ]
+    length = None if bar.start is None or bar.end is None else bar.end - bar.start
+    tips = tuple(Tip(frame.percent(mark.at), mark.at, mark.name) for mark in bar.marks)
+    known = {**words.STATES, **words.EFFECTS, **words.VERDICTS}
+    answer = words.answer(known, bar.state)
+    return Row(
+        bar.label,
+        min(bar.depth, gantt.DEEPEST),
+        bar.kind,
+        answer,
+        bar.start,
+        length,
+        tuple(bars),
+        tips,
+        bar.notes,
+        bar.text,
     )
 
 

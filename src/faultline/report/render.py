@@ -11,7 +11,8 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from faultline.api.run import Run
-from faultline.report import page, panels, words
+from faultline.report import page, panels, parts, telling, words
+from faultline.report.compare import compare
 from faultline.report.narrate import story
 from faultline.report.terminal import summary
 
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
 _MANY = 12  # longer lists are folded
 
 
-def html(run: Run) -> str:
+def html(run: Run, previous: Run | None = None) -> str:
     """One self-contained page: opens from disk, asks no network, prints, works without JavaScript.
+
+    With `previous`, an earlier run of the same experiment, both are compared.
 
     Every text of the document is escaped; a content security policy allows no script but ours (by
     its hash) and no request at all.
@@ -37,8 +40,11 @@ def html(run: Run) -> str:
         sentence=page.sentence(told),
         tiles=page.tiles(told),
         answers=page.answers(told),
+        sentences=telling.told(told),
+        comparison=compare(run, previous) if previous is not None else None,
         timeline=timeline,
-        tables=page.tables(timeline.panels, timeline.length),
+        groups=parts.groups(told, timeline.panels),
+        tables=page.tables([p for p in timeline.panels if p.group != "logs"], timeline.length),
         drawn={"length": timeline.length, "panels": [p.data for p in timeline.panels]},
         document=_strict(run.to_json()),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -46,6 +52,9 @@ def html(run: Run) -> str:
         effect=partial(words.answer, words.EFFECTS),
         ending=partial(words.answer, words.ENDS),
         outcome=page.outcome,
+        aim=parts.aim,
+        judged=parts.judged,
+        edges_before=partial(parts.edges_before, parts.edges(told)),
         plural=words.plural,
         significant=words.significant,
     )
@@ -56,9 +65,10 @@ def json(run: Run) -> str:
     return codec.dumps(_strict(run.to_json()), indent=2, ensure_ascii=False) + "\n"
 
 
-def text(run: Run, *, width: int = 88) -> str:
+def text(run: Run, previous: Run | None = None, *, width: int = 88) -> str:
     """The run on one page of a terminal, without colour."""
-    return summary(story(run), width)
+    found = compare(run, previous) if previous is not None else None
+    return summary(story(run), width, found)
 
 
 def _strict(value: Any) -> Any:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from faultline.report.gantt import Bar
 from faultline.report.series import Point
+from faultline.report.watched import LogStory, TargetStory
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,7 @@ class FaultStory:
     residue: tuple[str, ...] = ()
     end: str = ""
     error: str = ""
+    impact: float | None = None  # when the service itself was first hurt
 
     @property
     def time_to_effect(self) -> float | None:
@@ -147,6 +150,20 @@ class TrafficRow:
 
 
 @dataclass(frozen=True, slots=True)
+class LoadPart:
+    """One kind of request of a load: a step of a scenario, a command, a statement."""
+
+    name: str
+    sent: int
+    ok: int
+    errors: int
+    p50: float | None
+    p95: float | None
+    p99: float | None
+    max: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class TrafficStory:
     """One load: its seconds and its totals."""
 
@@ -162,12 +179,34 @@ class TrafficStory:
     lag: float | None = None  # the worst of the generator's own lag, seconds
     causes: tuple[tuple[str, int], ...] = ()  # errors by what they were
     text: str = ""
+    parts: tuple[LoadPart, ...] = ()
 
     @property
     def doubtful(self) -> bool:
         """Whether the generator was late by more than 5 ms and a tenth of the p95 it reports."""
         p95 = dict(self.latencies).get("p95")
         return self.lag is not None and self.lag > max(0.005, 0.1 * (p95 or 0.0))
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreLine:
+    """One line of a score: how long something might take, and how long it took."""
+
+    name: str
+    limit: float  # seconds from the effect
+    took: float | None = None
+    points: float = 0.0
+    measured: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """One expression over the time points."""
+
+    name: str
+    text: str
+    ok: bool | None = None
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +248,14 @@ class Story:
     discovery: str = ""  # the probe that tells that the fault was noticed
     discovered: float | None = None
     resolved: float | None = None  # when it told no more, after recovery
+    points: tuple[tuple[str, float], ...] = ()  # effective, impact, discovered, ... that came
+    scores: tuple[ScoreLine, ...] = ()
+    score: float | None = None  # 0 to 100
+    judged: tuple[Judgement, ...] = ()
+    bars: tuple[Bar, ...] = ()
+    has_graph: bool = False  # whether the bars are nodes
+    targets: tuple[TargetStory, ...] = ()
+    logs: tuple[LogStory, ...] = ()
     environment: tuple[tuple[str, str], ...] = ()
     experiment: str = ""  # YAML
     creator: str = ""
@@ -217,6 +264,15 @@ class Story:
     def effect_began(self) -> float | None:
         """When the first fault was measured as effective."""
         return min((f.effective for f in self.faults if f.effective is not None), default=None)
+
+    @property
+    def faults_began(self) -> float | None:
+        """When the first fault was asked for."""
+        return min((f.started for f in self.faults if f.started is not None), default=None)
+
+    def point(self, name: str) -> float | None:
+        """One of the time points, by its name."""
+        return dict(self.points).get(name)
 
     @property
     def undone(self) -> float | None:

@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from faultline.report import page, words
+from faultline.report.compare import Comparison
 from faultline.report.series import Point, runs, with_gaps
 from faultline.report.story import FaultStory, ProbeStory, Story, TrafficStory
 
@@ -15,7 +16,7 @@ GAP = "·"
 _CURVE = 48
 
 
-def summary(story: Story, width: int) -> str:
+def summary(story: Story, width: int, comparison: Comparison | None = None) -> str:
     """The whole page; `width` columns at least 40."""
     width = max(width, 40)
     verdict = page.verdict(story)
@@ -34,6 +35,7 @@ def summary(story: Story, width: int) -> str:
         *(_fault(fault, width) for fault in story.faults),
         *(_traffic(load, width) for load in story.traffic),
         _figures(story),
+        _compared(comparison, width) if comparison else [],
     ]
     return "\n\n".join("\n".join(map(_harmless, part)) for part in parts if part) + "\n"
 
@@ -171,6 +173,14 @@ def _figures(story: Story) -> list[str]:
     room = max(len(tile.label) for tile in tiles)
     notes = ((t, f"  {clean(t.note)}" if t.note else "") for t in tiles)
     return [f"{tile.label:<{room}}  {tile.value:>10}{note}" for tile, note in notes]
+
+
+def _compared(comparison: Comparison, width: int) -> list[str]:
+    title = f"Compared with {clean(comparison.run)}, {words.clock(comparison.began)}"
+    out = [*_wrap(title, width), *_wrap(clean(comparison.sentence), width, "  ")]
+    for each in comparison.changed[:6]:
+        out += _wrap(f"changed: {clean(each)}", width, "    ", "  ")
+    return out
 
 
 def _cell(text: str, room: int) -> str:

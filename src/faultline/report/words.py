@@ -15,6 +15,7 @@ class Answer(NamedTuple):
     word: str
 
 
+NONE = "\N{EN DASH}"
 VERDICTS: dict[str, Answer] = {
     "held": Answer("good", "✓", "Held"),
     "broke": Answer("bad", "✗", "Broke"),
@@ -42,8 +43,18 @@ UNDONE: dict[str, Answer] = {
     "gone": Answer("warn", "⊘", "the target is gone"),
     "failed": Answer("bad", "!", "failed"),
 }
+STATES: dict[str, Answer] = {
+    "succeeded": Answer("good", "✓", "succeeded"),
+    "failed": Answer("bad", "✗", "failed"),
+    "skipped": Answer("plain", NONE, "skipped"),
+    "aborted": Answer("warn", "⊘", "aborted"),
+    "running": Answer("plain", "…", "running"),
+    "released": Answer("plain", "…", "running in the background"),
+    "waiting": Answer("plain", "…", "never begun"),
+    "ended": Answer("plain", "", "ended"),
+}
+"""How a node of a graph ended, where it has no verdict."""
 UNKNOWN = Answer("unknown", "?", "not known")
-NONE = "\N{EN DASH}"
 
 _PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
 
@@ -124,6 +135,11 @@ def clock(stamp: float | None) -> str:
     if stamp is None:
         return NONE
     return datetime.fromtimestamp(stamp, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def plural_of(count: float, one: str) -> str:
+    """`1 core`, `1.5 cores`."""
+    return f"{significant(count)} {one if count == 1 else one + 's'}"
 
 
 def plural(count: int, one: str, many: str = "") -> str:

@@ -42,8 +42,10 @@ class Watched:
     ) -> list[LogStatus]:
         """Note where the asked logs and those of the targets stand now."""
         found = [logs.begin(spec) for spec in specs]
+        asked = {each.begin.get("path") for each in found}
         for name, target in targets.items():
-            found += own_logs(name, target)
+            own = own_logs(name, target)
+            found += [each for each in own if each.begin.get("path") not in asked]
         self.follow(found)
         return found
 

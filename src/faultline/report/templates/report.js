@@ -78,7 +78,7 @@
   const amount = (v, unit) => {
     if (unit === "s") { const u = units.find(u => Math.abs(v) >= u[0] * 0.9995) || units[3]; return v === 0 ? "0 s" : String(+(v / u[0]).toPrecision(3)) + " " + u[1]; }
     if (unit === "ratio") return three(v * 100) + " %";
-    if (unit === "B") { const b = big.find(b => Math.abs(v) >= b[0]) || big[3]; return three(v / b[0]) + " " + b[1] + unit; }
+    if (unit === "B" || unit === "B/s" || unit === "bit/s") { const b = big.find(b => Math.abs(v) >= b[0]) || big[3]; return three(v / b[0]) + " " + b[1] + unit; }
     return three(v) + (unit ? " " + unit : "");
   };
   const nearest = (points, t) => {
@@ -117,6 +117,10 @@
     });
     plot.addEventListener("dblclick", () => zoom(0, 100));
     plot.addEventListener("pointerleave", () => { if (start === null) stop(); });
+  });
+  all(".lines li[data-at]").forEach(li => {
+    li.addEventListener("pointerenter", () => read(+li.dataset.at / drawn.length * 100));
+    li.addEventListener("pointerleave", stop);
   });
   line.addEventListener("keydown", e => {
     if (e.target !== line) return;
