@@ -51,7 +51,12 @@ class Trust:
         name = self.server_name or host
         try:
             connection.settimeout(limit.left())
-            return context.wrap_socket(connection, server_hostname=name)
+            connection.getpeername()  # fails if it was reset, which wrap_socket does not mind
+            encrypted = context.wrap_socket(connection, server_hostname=name)
+            if encrypted.version() is None:  # nothing may be sent on what is not encrypted
+                encrypted.close()
+                raise NoAnswer("TLS: connection reset")
+            return encrypted
         except TimeoutError as error:
             connection.close()
             raise limit.late("no TLS connection") from error
