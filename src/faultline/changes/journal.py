@@ -201,6 +201,26 @@ class Journal:
         ).fetchall()
         return [Record.from_json(json.loads(row[0])) for row in rows]
 
+    def ended_before(self, instant: float) -> list[Record]:
+        """The faults that ended before then (seconds since 1970) and leave nothing to anybody."""
+        ended = self.list(State.ENDED)
+        return [
+            record
+            for record in ended
+            if record.end is not End.PERSON
+            and not _unfinished(record)
+            and (record.ended or record.created) < instant
+        ]
+
+    def forget(self, uids: Iterable[str]) -> None:
+        """Remove the records of faults that have ended."""
+        try:
+            with self._transaction():
+                for uid in uids:
+                    self._db.execute("DELETE FROM records WHERE uid=? AND state='ended'", (uid,))
+        except sqlite3.Error as error:
+            raise JournalFailed(f"the journal {self.path} could not be written: {error}") from error
+
     def any_open(self) -> bool:
         return bool(
             self._db.execute("SELECT 1 FROM records WHERE state != 'ended' LIMIT 1").fetchone()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +41,11 @@ class Store:
     def lock(self, uid: str) -> Path:
         return self.run / "locks" / uid
 
+    @property
+    def whose(self) -> Path:
+        """In the run folder: the state folder that it belongs to."""
+        return self.run / "whose"
+
     def stats(self, uid: str, index: int) -> Path:
         """Where the worker of a step publishes what it measures."""
         return self.run / "stats" / f"{uid}-{index}"
@@ -63,10 +69,19 @@ def open_store(state: Path | None = None) -> Store:
     for folder in (store.state, store.run, store.run / "locks", store.run / "stats"):
         _make(folder)
         check_trust(folder)
+    _note_whose(store)
     for file in store.state.glob("journal.db*"):
         check_trust(file)
     _forget_gone(store.run)
     return store
+
+
+def _note_whose(store: Store) -> None:
+    """The name of a run folder does not tell whose it is; this does, once its store is gone."""
+    if not store.whose.exists():
+        # A disk that is full or a store that is just removed must not stop a command.
+        with suppress(OSError):
+            store.whose.write_bytes(os.fsencode(store.state))
 
 
 def _forget_gone(run: Path) -> None:
@@ -112,12 +127,17 @@ def kept(state: Path, namespace: int) -> bool:
     return False
 
 
+def run_folder_key(state: Path) -> str:
+    """What the name of a store's run folder begins with."""
+    name = os.fsencode(state)
+    # Short, since a socket's path is; a checksum, since hashlib costs a keeper 4 MiB.
+    return f"{zlib.crc32(name):08x}{zlib.adler32(name):08x}"
+
+
 def _run_folder(state: Path, namespace: int = 0) -> Path:
     """A memory-backed folder, so that locks and sockets work while the disk is full or hung."""
     namespace = namespace or userns.current()
-    name = os.fsencode(state)
-    # Short, since a socket's path is; a checksum, since hashlib costs a keeper 4 MiB.
-    key = f"{zlib.crc32(name):08x}{zlib.adler32(name):08x}"
+    key = run_folder_key(state)
     if namespace != userns.INITIAL:
         # Keepers have no rights in another user namespace: each has its own.
         key += f"-{namespace}"

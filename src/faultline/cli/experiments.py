@@ -1,4 +1,4 @@
-"""`run`, `runs`, `report`, `validate`: experiments from a document to a report."""
+"""`run`, `report`, `validate`: experiments from a document to a report."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from faultline.cli import output
-from faultline.cli.session import state_folder, write
+from faultline.cli.session import state_folder, store_place, write
 from faultline.errors import InvalidDocument, InvalidParameter, Unsupported, UsageError
 
 if TYPE_CHECKING:
@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from faultline.engine.runs import Runs
 
 
-def _runs() -> Runs:
+def opened() -> Runs:
+    """The runs of the store that the command line names."""
     from faultline.engine.runs import Runs
 
-    return Runs(state_folder())
+    return Runs(state_folder(), store=store_place())
 
 
 def _values(pairs: tuple[str, ...]) -> dict[str, Any]:
@@ -70,10 +71,12 @@ def run(
         from faultline.cli import batch
         from faultline.engine.runs import Runs
 
-        opened = partial(Runs, state_folder())  # in threads that know of no command line
+        several_runs = partial(
+            Runs, state_folder(), store=store_place()
+        )  # in threads that know of no command line
         asked = batch.Asked(**several, form=form, creator=_user())
         report = None if no_report else partial(_write_report, target=None)
-        return batch.carry_out(opened, file, _values(pairs), asked, report)
+        return batch.carry_out(several_runs, file, _values(pairs), asked, report)
     if several != {"each": None, "at_once": 1, "summary": None}:
         raise UsageError(
             "--for-each goes with a FILE and without --report; --at-once and --summary with it",
@@ -81,8 +84,8 @@ def run(
         )
     if file:
         return carry_out(file, _values(pairs), file_out, form, no_report=no_report)
-    with _runs() as kept:
-        return _drive(kept, _unfinished(kept, str(resumed)), file_out, form, no_report=no_report)
+    with opened() as kept:
+        return drive(kept, _unfinished(kept, str(resumed)), file_out, form, no_report=no_report)
 
 
 def carry_out(
@@ -96,12 +99,13 @@ def carry_out(
     """Carry out the experiment in a file; the exit status is its verdict's."""
     from faultline.engine import runs as engine
 
-    with _runs() as kept:
-        made = kept.create(engine.load(file, values), values, _user())
-        return _drive(kept, made.metadata.name, target, form, no_report=no_report)
+    with opened() as kept:
+        made = kept.create(engine.load(file, values), values, _user(), file.parent)
+        return drive(kept, made.metadata.name, target, form, no_report=no_report)
 
 
-def _drive(kept: Runs, name: str, target: Path | None, form: str, *, no_report: bool) -> int:
+def drive(kept: Runs, name: str, target: Path | None, form: str, *, no_report: bool) -> int:
+    """Carry a run out and tell of it; the exit status is its verdict's."""
     from faultline.engine import runs as engine
 
     done = kept.driver(name, _Teller(quiet=form != "table").tell).drive()
@@ -177,41 +181,19 @@ def _user() -> str:
     return getpass.getuser()
 
 
-@click.command()
-@click.option("-l", "--limit", type=click.IntRange(1), default=20, show_default=True)
-@output.format_option
-def runs(limit: int, form: str) -> int:
-    """List the runs of experiments, newest first."""
-    with _runs() as kept:
-        found = kept.list(limit)
-    if form != "table":
-        output.emit([each.model_dump(mode="json", by_alias=True) for each in found], form)
-        return 0
-    rows = [_row(each) for each in found]
-    if rows:
-        click.echo(output.table(("RUN", "EXPERIMENT", "PHASE", "VERDICT", "WHY"), rows))
-    else:
-        click.echo("no runs")
-    return 0
+def run_names(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """Completion: the names of the latest runs."""
+    from faultline.stores.opening import open_store
 
-
-def _row(each: Run) -> tuple[str, ...]:
-    status = each.status
-    verdict = str(status.verdict or "-")
-    return each.metadata.name, each.spec.experiment, str(status.phase), verdict, status.reason or ""
-
-
-def _run_names(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
-    from faultline.engine.runs import Runs
-
-    state = ctx.find_root().params.get("state")
-    with Runs(Path(state) if state else None) as kept:
-        names = [each.metadata.name for each in kept.list(50)]
+    given = ctx.find_root().params
+    state = given.get("state")
+    with open_store(given.get("store"), Path(state) if state else None) as kept:
+        names = [each.name for each in kept.summaries("Run", limit=50)]
     return [name for name in names if name.startswith(incomplete)]
 
 
 @click.command()
-@click.argument("name", metavar="[RUN]", required=False, shell_complete=_run_names)
+@click.argument("name", metavar="[RUN]", required=False, shell_complete=run_names)
 @click.option("-o", "--output", "target", type=click.Path(path_type=Path), help="Write it here.")
 @click.option(
     "--as",
@@ -223,11 +205,11 @@ def report(name: str | None, target: Path | None, kind: str | None) -> int:
     """The report of RUN (the latest when not named): HTML to a file, or text in the terminal."""
     from faultline.report import render
 
-    with _runs() as kept:
-        latest = kept.list(1)
+    with opened() as kept:
+        latest = kept.summaries(limit=1)
         if not name and not latest:
             raise UsageError("there are no runs", hint="make one: faultline run FILE")
-        done = kept.get(name or latest[0].metadata.name)
+        done = kept.get(name or latest[0].name)
     kind = kind or ("html" if target else "text")
     made = {"html": _html, "text": render.text, "json": render.json}[kind](done)
     if target:

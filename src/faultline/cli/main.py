@@ -35,11 +35,18 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "faults": ("catalogue:faults", "List the faults there are."),
     "explain": ("catalogue:explain", "What a fault does, needs, measures and restores."),
     "doctor": ("doctor:doctor", "Try which faults work here, and say why the others do not."),
-    "conformance": ("conformance:conformance", "Check a fault of yours: its manifest, for real."),
+    "conformance": ("conformance:conformance", "Check a plug-in of yours: its manifest, for real."),
     "demo": ("demo:demo", "Run a real experiment on this machine, in namespaces of its own."),
     "run": ("experiments:run", "Run an experiment and judge it."),
-    "runs": ("experiments:runs", "List the runs of experiments."),
+    "runs": ("history:runs", "List the runs of experiments, prune them, put them into files."),
+    "signal": ("signals:signal", "Report to a run: found, located, fixed."),
     "report": ("experiments:report", "Write or print the report of a run."),
+    "approve": ("wishes:approve", "Let a run go on behind a node that asks."),
+    "refuse": ("wishes:refuse", "Refuse what a node of a run asks for."),
+    "pause": ("wishes:pause", "Begin nothing new in a run."),
+    "continue": ("wishes:proceed", "Go on with a paused run."),
+    "abort": ("wishes:abort", "Undo every fault of a run and end it."),
+    "rerun": ("wishes:rerun", "Carry a run out once more from one of its nodes."),
     "validate": ("experiments:validate", "Check a document without running it."),
     "boot": ("boot:boot", "Recover what survived a reboot; install the unit that does it."),
     "completion": ("completion:completion", "Print the completion script for your shell."),
@@ -78,15 +85,21 @@ class LazyGroup(Suggesting):
     envvar="FAULTLINE_STATE",
     help="Where the journal lies. Default: /var/lib/faultline as root, else the XDG state folder.",
 )
+@click.option(
+    "--store",
+    metavar="PATH|URL",
+    envvar="FAULTLINE_STORE",
+    help="Where runs are kept: a file, or postgresql://HOST/DATABASE. Default: in --state.",
+)
 @click.pass_context
-def cli(ctx: click.Context, state: str | None) -> None:
+def cli(ctx: click.Context, state: str | None, store: str | None) -> None:
     """Break things on purpose, prove that it happened, prove that it is gone.
 
     Exit status: 0 ok, 1 unforeseen error, 2 bad input, 3 refused by a guard, 4 not effective or
     not measured, 5 verdict broke, 6 recovery incomplete, 7 not possible here, 8 aborted by a guard
     of the experiment, 130 interrupted.
     """
-    ctx.obj = {"state": state}
+    ctx.obj = {"state": state, "store": store}
     ctx.color = output.wants_colour()
 
 

@@ -15,6 +15,11 @@ def state_folder() -> Path | None:
     return Path(state) if state else None
 
 
+def store_place() -> str | None:
+    """Where --store or FAULTLINE_STORE says that runs are kept; None for the state folder."""
+    return click.get_current_context().find_root().obj["store"]
+
+
 def write(path: Path, text: str) -> None:
     """Write a file that the caller named; raises UsageError when it cannot be written."""
     try:

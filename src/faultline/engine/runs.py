@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 from faultline.api import admission
-from faultline.api.document import Problem, invalid_document, parse, problems_of, read
+from faultline.api.document import Problem, parse, problems_of, read
 from faultline.api.experiment import Experiment
 from faultline.api.kinds import KINDS, kind_of
 from faultline.api.model import Metadata
 from faultline.api.run import Phase, Run, RunSpec, Verdict
 from faultline.changes.store import open_store
+from faultline.engine.children import Finder
+from faultline.engine.doing import HostDoer
 from faultline.engine.driver import Driver, Listener
 from faultline.engine.ports import Tools
 from faultline.errors import InvalidDocument, UnknownName, UsageError
-from faultline.stores.model import Exists, Stale, Store
-from faultline.stores.sql import SqlStore
+from faultline.stores import opening
+from faultline.stores.model import Exists, Filter, Stale, Store, Summary
+from faultline.stores.renewal import Renewal
 
 ToolsFactory = Callable[[], Tools]
 
@@ -79,9 +83,15 @@ class Runs:
         state: Path | None = None,
         tools: ToolsFactory | None = None,
         check_fault: admission.CheckFault | None = None,
+        store: str | None = None,
     ) -> None:
+        """`store` is a path or a URL; without it the one that FAULTLINE_STORE names, else a file in
+        the state folder.
+        """
         folders = open_store(state)
-        self.store: Store = SqlStore(folders.state / "resources.db")
+        self.store: Store = opening.open_store(store, state)
+        self._renewal = Renewal(self.store)
+        self._place = store
         self._locks = folders.run / "locks"
         self._state = state
         self._tools = tools
@@ -91,31 +101,44 @@ class Runs:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._renewal.close()
         self.store.close()
 
     def create(
-        self, experiment: Experiment, values: dict[str, Any] | None = None, creator: str = ""
+        self,
+        experiment: Experiment,
+        values: dict[str, Any] | None = None,
+        creator: str = "",
+        base: Path | None = None,
     ) -> Run:
-        """Write down a new run of an experiment; raises InvalidDocument if it cannot be right."""
-        name = experiment.metadata.name
-        wrong = list(admission.check(experiment.spec, self._check or _host_check()))
-        if wrong:
-            raise invalid_document(f"experiment {name}", wrong)
-        spec = RunSpec(
-            experiment=name, resolved=experiment.spec, parameters=values or {}, creator=creator
-        )
-        labels = {**experiment.metadata.labels, "experiment": name}
-        while True:
-            meta = Metadata(name=f"{name[:200]}-{secrets.token_hex(3)}", labels=labels)
-            try:
-                return self.store.create(Run(metadata=meta, spec=spec))
-            except Exists:
-                continue
+        """Write down a new run of an experiment; raises InvalidDocument if it cannot be right.
+
+        The files of experiments that its nodes carry out are sought relative to `base`.
+        """
+        return create(self.store, experiment, values, creator=creator, check=self._check, base=base)
+
+    def adopt(self, run: Run) -> Run:
+        """Write a run down, unless there is one of this name: then that one."""
+        try:
+            return self.store.create(run)
+        except Exists:
+            return self.store.get(Run, run.metadata.name)
+
+    def _again(self) -> Runs:
+        """The same once more, for another thread."""
+        return Runs(self._state, self._tools, self._check, self._place)
 
     def driver(self, name: str, listener: Listener | None = None) -> Driver:
-        """What carries out a run or goes on with it; `drive()` it, `stop(why)` aborts it."""
+        """What carries out a run or goes on with it; `drive()` it, `stop(why)` aborts it.
+
+        Raises Conflict if an engine of another host carries it out.
+        """
         self.store.get(Run, name)
+        if self.store.shared:
+            self._renewal.take(Run, name)
         tools = self._tools() if self._tools else _host_tools(self._state)
+        if tools.doer is None:
+            tools = replace(tools, doer=HostDoer(self._again))
         return Driver(self.store, name, tools, self._locks, listener)
 
     def start(
@@ -151,19 +174,66 @@ class Runs:
         """Runs, newest first."""
         return self.store.list(Run, limit=limit)
 
+    def summaries(
+        self, where: Filter | None = None, limit: int | None = None, after: str = ""
+    ) -> Sequence[Summary]:
+        """What a list shows of runs, newest first, from behind the cursor `after`."""
+        return self.store.summaries(Run, where, limit, after)
+
     def unfinished(self) -> list[Run]:
         """Runs that have not ended, newest first."""
-        return [run for run in self.store.list(Run) if run.status.phase is not Phase.ENDED]
+        return [self.get(each.name) for each in self.summaries(Filter(ended=False))]
 
     def abort(self, name: str, why: str) -> Run:
         """Ask the engine of a run to undo everything and end it."""
-        while True:
-            run = self.store.get(Run, name)
-            wish = run.spec.model_copy(update={"abort": why})
-            try:
-                return self.store.update(run.model_copy(update={"spec": wish}))
-            except Stale:
-                continue
+        return abort(self.store, name, why)
+
+
+def create(  # noqa: PLR0913 (each is what a caller may know of a run)
+    store: Store,
+    experiment: Experiment,
+    values: dict[str, Any] | None = None,
+    *,
+    creator: str = "",
+    check: admission.CheckFault | None = None,
+    name: str = "",
+    labels: dict[str, str] | None = None,
+    base: Path | None = None,
+) -> Run:
+    """Write down a new run of an experiment; raises InvalidDocument if it cannot be right.
+
+    With a `name` that is taken it raises Exists; without one a new one is found.
+    """
+    called = experiment.metadata.name
+    finder = Finder(store, check or _host_check(), load)
+    spec = RunSpec(
+        experiment=called,
+        resolved=finder.checked(experiment).spec,
+        parameters=values or {},
+        creator=creator,
+        children=finder.children(experiment, base or Path()),
+    )
+    marks = {**experiment.metadata.labels, "experiment": called, **(labels or {})}
+    while True:
+        meta = Metadata(name=name or f"{called[:200]}-{secrets.token_hex(3)}", labels=marks)
+        try:
+            return store.create(Run(metadata=meta, spec=spec))
+        except Exists:
+            if name:
+                raise
+
+
+def abort(store: Store, name: str, why: str) -> Run:
+    """Ask the engine of a run to undo everything and end it; the first reason stands."""
+    while True:
+        run = store.get(Run, name)
+        if run.spec.abort:
+            return run
+        wish = run.spec.model_copy(update={"abort": why})
+        try:
+            return store.update(run.model_copy(update={"spec": wish}))
+        except Stale:
+            continue
 
 
 def exit_code(run: Run) -> int:

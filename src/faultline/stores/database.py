@@ -22,6 +22,8 @@ class Database(Protocol):
 
     words: str
     """Where it is, for people; without a password."""
+    shared: bool
+    """Whether other hosts may use it too."""
     row_lock: str
     """What makes a query lock the rows that it finds."""
     skip_locked: str

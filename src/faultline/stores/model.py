@@ -142,6 +142,11 @@ class Claimed(Generic[_T]):
 class Store(Protocol):
     """The operations of a store. A kind is its class or, where that is enough, its name."""
 
+    @property
+    def shared(self) -> bool:
+        """Whether engines of other hosts may use it too."""
+        ...
+
     def create(self, resource: R) -> R:
         """Add a resource and give it uid, version and time; raises Exists."""
         ...
@@ -182,7 +187,8 @@ class Store(Protocol):
 
     def write_status(self, resource: R, fence: int | None = None) -> R:
         """Write the status alone; raises Stale or UnknownName, and Fenced if `fence` is given and
-        somebody has taken the resource with a higher one.
+        somebody has taken the resource with a higher one. It is given by itself for what was
+        claimed here.
         """
         ...
 
@@ -219,6 +225,10 @@ class Store(Protocol):
     ) -> Sequence[Claimed[R]]:
         """Take up to `limit` resources that have not ended and that nobody holds, oldest first, for
         `ttl` seconds. `holder` names one engine for as long as it runs.
+
+        From then on this object writes their status with the number of the lease by itself, also
+        when the lease is lost: what an engine does that was overtaken must be refused. Only
+        `release` ends that.
         """
         ...
 

@@ -35,6 +35,7 @@ _KNOWN = "SELECT to_regclass('alembic_version') IS NOT NULL"
 class PostgresDatabase:
     """A pool of connections; a transaction holds one of them, in the thread that began it."""
 
+    shared = True
     row_lock = " FOR UPDATE"
     skip_locked = " FOR UPDATE OF l SKIP LOCKED"
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from faultline.errors import UnknownName
-from faultline.stores import documents, leases, summaries
+from faultline.stores import documents, summaries
+from faultline.stores import leases as leasing
 from faultline.stores.database import COUNTED, Database, Row
 from faultline.stores.model import (
     Claimed,
@@ -49,6 +50,12 @@ class SqlStore:
             where = SqliteDatabase(where)
         self._db: Database = where
         self._written: dict[tuple[str, str], tuple[int, Written]] = {}
+        self._held: dict[tuple[str, str], int] = {}
+
+    @property
+    def shared(self) -> bool:
+        """Whether engines of other hosts may use it too."""
+        return self._db.shared
 
     def __repr__(self) -> str:
         return f"<store {self._db.words}>"
@@ -151,7 +158,7 @@ class SqlStore:
                 *told.values(),
             )
             self._label(kind, name, labels)
-            leases.add(self._db, kind, name)
+            leasing.add(self._db, kind, name)
             if series:
                 Written().write(self._db, kind, name, series, anew=True)
             return self._complete(type(resource), self._row(kind, name))
@@ -180,14 +187,15 @@ class SqlStore:
         kind, name = resource.kind, resource.metadata.name
         spec, status, series = documents.parts(resource)
         before, writer = self._written.pop((kind, name), (0, Written()))
+        fence = self._held.get((kind, name)) if fence is None else fence
         with self._db.writing():
             if fence is not None:
-                leases.check(self._db, kind, name, fence)
+                leasing.check(self._db, kind, name, fence)
             row = self._checked(resource)
             ((written,),) = self._db.rows(f"SELECT written FROM summaries WHERE {_ONE}", kind, name)  # noqa: S608
             version = self._db.bump()
             if fence is not None:  # once more: here nobody can take it before this is written
-                leases.check(self._db, kind, name, fence, self._db.row_lock)
+                leasing.check(self._db, kind, name, fence, self._db.row_lock)
             self._set("resources", kind, name, {
                 "version": version, "status": None if status is None else documents.text(status),
             })  # fmt: skip
@@ -263,7 +271,7 @@ class SqlStore:
                 f"SELECT kind, name, version FROM deletions WHERE version > ?{of_kind}",  # noqa: S608
                 since, *values,
             )  # fmt: skip
-        events += [Event("deleted", *row, None) for row in gone]
+        events += [Event("deleted", row[0], row[1], row[2], None) for row in gone]
         return latest, sorted(events, key=lambda event: event.version)
 
     # ------------------------------------------------------------------ leases
@@ -272,18 +280,22 @@ class SqlStore:
         self, kind: type[R], limit: int, holder: str, ttl: float, where: Filter | None = None
     ) -> Sequence[Claimed[R]]:
         with self._db.writing():
-            taken = leases.claim(self._db, kind_name(kind), limit, holder, ttl, where or Filter())
-            return [
+            taken = leasing.claim(self._db, kind_name(kind), limit, holder, ttl, where or Filter())
+            found = [
                 Claimed(self._complete(kind, self._row(lease.kind, lease.name)), lease)
                 for lease in taken
             ]
+        self._held.update({(lease.kind, lease.name): lease.fence for lease in taken})
+        return found
 
-    def renew(self, held: Sequence[Lease], ttl: float) -> Sequence[Lease]:
+    def renew(self, leases: Sequence[Lease], ttl: float) -> Sequence[Lease]:
         with self._db.writing():
-            return leases.renew(self._db, held, ttl)
+            return leasing.renew(self._db, leases, ttl)
 
     def release(self, lease: Lease) -> None:
-        leases.release(self._db, lease)
+        if self._held.get((lease.kind, lease.name)) == lease.fence:
+            del self._held[lease.kind, lease.name]
+        leasing.release(self._db, lease)
 
     # ------------------------------------------------------------------ inside
 

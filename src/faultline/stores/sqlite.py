@@ -28,6 +28,7 @@ _POLL = 0.05  # seconds between looks of a watcher; one look takes about 10 us
 class SqliteDatabase:
     """One connection. Threads take turns: what a transaction of one sees, no other can disturb."""
 
+    shared = False
     row_lock = ""  # BEGIN IMMEDIATE has locked all of it
     skip_locked = ""
 

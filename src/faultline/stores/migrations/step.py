@@ -23,6 +23,10 @@ def _run(act: Any, number: int, after: int) -> None:
     from faultline.stores.statements import execute
 
     bound = op.get_bind()
-    act(schema.revisions()[number - 1], bound.dialect.name, lambda q, v: execute(bound, q, v))
+
+    def run(statement: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+        return execute(bound, statement, values)
+
+    act(schema.revisions()[number - 1], bound.dialect.name, run)
     if bound.dialect.name == "sqlite":  # which the store itself goes by
         bound.exec_driver_sql(f"PRAGMA user_version = {after}")
