@@ -234,3 +234,73 @@ def test_memory_and_processor_use_are_those_of_the_process(
     assert found.value is not None
     # Other work shares the cores: at least something, at most one core and a tick at either end.
     assert 0.05 < found.value <= 1.0 + 0.02 / (os.times().elapsed - before.elapsed)
+
+
+def test_a_log_tells_several_patterns_apart(probe: Probe, tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_text("")
+    patterns = {"error": "ERROR", "slow": r"took \d{4}ms"}
+    log = probe("log", path=str(path), patterns=patterns, ignore="health")
+    path.write_text("ERROR took 1234ms\nERROR\nERROR health\nfine\ntook 5000ms\n")
+    found = log.measure()
+    assert found.value == 3
+    assert found.result["counts"] == {"error": 2, "slow": 2}
+    assert "2 error, 2 slow" in found.text
+
+
+def test_a_file_gives_its_size_its_age_and_its_matches(measure: Measure, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"one\nERROR two\nERROR three")
+    os.utime(path, (time.time() - 60, time.time() - 60))
+    file = {"kind": "file", "path": str(path)}
+    assert measure(**file).value == 1
+    assert measure(**file, measure="size").value == 25
+    age = measure(**file, measure="age").value
+    assert age is not None
+    assert 60 <= age < 90
+    found = measure(**file, measure="matches", pattern="^ERROR")
+    assert (found.ok, found.value, found.result["line"]) == (True, 2, "ERROR three")
+    assert measure(**file, pattern="ERROR").ok is True
+    assert measure(**file, pattern="FATAL").ok is False
+    assert measure(**file, pattern="FATAL", measure="matches", expect="0").ok is True
+    assert measure(**file, pattern="FATAL", largest="10B").ok is None
+
+
+def test_a_file_that_is_not_there(measure: Measure, tmp_path: Path) -> None:
+    file = {"kind": "file", "path": str(tmp_path / "no" / "file")}
+    assert (measure(**file).ok, measure(**file).value) == (False, 0)
+    assert measure(**file, expect="0").ok is True  # absence may be wanted
+    gone = measure(**file, measure="size")
+    assert (gone.ok, gone.value) == (False, None)
+    assert "does not exist" in gone.text
+
+
+def test_a_pipe_and_a_device_are_not_searched(measure: Measure, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for path in (str(pipe), "/dev/zero"):
+        assert measure("file", path=path).value == 1
+        assert measure("file", path=path, pattern="x").ok is None
+
+
+def test_a_file_that_takes_too_long_is_left_behind(probe: Probe, tmp_path: Path) -> None:
+    """A large file of short lines: the search is given up at the limit."""
+    path = tmp_path / "file"
+    path.write_bytes(b"x\n" * 3_000_000)
+    file = probe("file", path=str(path), pattern="y", timeout="20ms")
+    begun = time.monotonic()
+    found = file.measure()
+    assert found.ok is False
+    assert "within 0.02 s" in found.text
+    assert time.monotonic() - begun < 3
+
+
+def test_a_command_gets_secrets_by_reference_and_nobody_sees_them(
+    measure: Measure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("A_SECRET", "quite secret")
+    found = measure(
+        "command", command=["sh", "-c", 'echo "$P"; exit 3'], env={"P": {"env": "A_SECRET"}}
+    )
+    assert found.result["output"] == "***\n"
+    assert "secret" not in found.model_dump_json()

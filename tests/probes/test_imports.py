@@ -10,6 +10,8 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 HEAVY = {"aiohttp", "celpy", "hdrh", "http.client", "ssl", "urllib.request", "asyncio", "uvloop"}
+HEAVY |= {"grpc", "h2", "jsonpath_ng", "redis", "sqlalchemy"}
+LIGHT = ("tcp", "udp", "icmp", "dns", "command", "log", "file", "process", "traffic", "invariant")
 
 
 def loaded(statement: str) -> set[str]:
@@ -29,7 +31,8 @@ def test_the_registry_loads_no_type_of_probe() -> None:
     [
         ("http", {"http.client", "ssl"}),
         ("prometheus", {"http.client", "ssl"}),
-        *((kind, set()) for kind in ("tcp", "icmp", "dns", "command", "log", "process", "traffic")),
+        ("redis", {"ssl"}),
+        *((kind, set()) for kind in (*LIGHT, "grpc", "sql")),
     ],
 )
 def test_a_probe_loads_only_what_it_needs(kind: str, allowed: set[str]) -> None:
