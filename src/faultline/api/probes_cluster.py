@@ -55,6 +55,7 @@ class KubernetesProbe(ProbeBase):
     """Objects of a Kubernetes cluster, of any kind that its API server knows; `result` has count
     and names.
 
+    Without anything to expect of it, all that are selected must be ready or fulfil the condition.
     Without `kubeconfig` and outside of a cluster the file is the one that kubectl takes. An API
     server that does not answer says nothing about the objects: the probe could not measure.
     """

@@ -110,6 +110,8 @@ def alerts_of(source: str, answer: Answer) -> list[Alert]:
         raise ValueError(answer.code)
     body: Any = json.loads(answer.body)
     if source == "alertmanager":
+        if not isinstance(body, list):
+            raise TypeError(type(body))
         found: list[Alert] = []
         for each in cast("list[dict[str, Any]]", body):
             status = each["status"]
