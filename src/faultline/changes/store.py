@@ -154,9 +154,11 @@ def real_user() -> int:
     return userns.outside(os.geteuid())
 
 
-def _owners() -> set[int]:
-    """Who may own the folders above a store. In a user namespace the real root shows as the
-    overflow user, as does everybody else; the store itself has to be ours all the same.
+def trusted_users() -> set[int]:
+    """Who may own the folders above a store, and a halt of it.
+
+    In a user namespace the real root shows as the overflow user, as does everybody else; the store
+    itself has to be ours all the same.
     """
     ours = {0, os.geteuid()}
     return ours if userns.current() == userns.INITIAL else {*ours, userns.overflow()}
@@ -184,7 +186,7 @@ def others_could_change(path: Path) -> str:
     Looked at are the folders above it by name and, where a link leads elsewhere, those in which it
     really lies.
     """
-    ours = _owners()
+    ours = trusted_users()
     real = Path(os.path.realpath(path))
     for part in dict.fromkeys((path, *path.parents, real, *real.parents)):
         info = os.lstat(part)

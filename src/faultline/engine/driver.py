@@ -45,6 +45,7 @@ class Driver:
         self.tools = tools
         self.locks = locks
         self.listener = listener
+        self.halted: Callable[[], str] = str  # why everything on this host is to stop
         self.interrupt = ""
         self._results: queue.SimpleQueue[Result | None] = queue.SimpleQueue()
         self._pending: list[Result] = []
@@ -77,8 +78,9 @@ class Driver:
 
     def _once(self, run: Run, resumed: bool) -> Run:
         facts = Facts(
-            tuple(self._pending), self._traffic(run), self.interrupt, resumed, self._targets(run)
-        )
+            tuple(self._pending), self._traffic(run), self.interrupt, resumed, self._targets(run),
+            self.halted(),
+        )  # fmt: skip
         now = actions.instant()
         run, wanted, wake_ns = self._decide(run, facts, now)
         self._pending = []

@@ -143,6 +143,7 @@ class Facts:
     targets: dict[str, tuple[TargetSecond, ...]] = field(
         default_factory=dict[str, tuple[TargetSecond, ...]]
     )
+    halted: str = ""  # why everything is to stop
 
 
 @dataclass(frozen=True, slots=True)

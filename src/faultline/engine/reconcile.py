@@ -95,7 +95,7 @@ def _close_injections(draft: Draft) -> None:
 
 
 def _close_tasks(draft: Draft) -> None:
-    """A task that may not be done twice has failed if its engine died: nobody knows whether it was."""
+    """A task that may not be done twice has failed if its engine died: it may have been done."""
     for action in draft.status.actions:
         if action.kind != str(Do.TASK) or action.ended_ns is not None:
             continue
@@ -157,6 +157,8 @@ def _traffic_id(draft: Draft, name: str) -> str:
 
 
 def _wishes(draft: Draft, facts: Facts) -> None:
+    if facts.halted:
+        draft.abort("halt", facts.halted)
     wish = facts.interrupt or draft.run.spec.abort
     if wish:
         draft.abort("user", wish)
@@ -270,7 +272,7 @@ def _cooldown(draft: Draft) -> None:
     untouched = all(fault.started is None for fault in draft.status.faults)
     if (
         untouched and (draft.status.stopped or not draft.status.nodes)
-    ) or draft.status.aborted_by in ("user", "reboot"):
+    ) or draft.status.aborted_by in ("user", "halt", "reboot"):
         draft.enter(Phase.VERDICT)
         return
     began = draft.status.phase_ns

@@ -14,12 +14,13 @@ from faultline.api.experiment import Experiment
 from faultline.api.kinds import KINDS, kind_of
 from faultline.api.model import Metadata
 from faultline.api.run import Phase, Run, RunSpec, Verdict
+from faultline.changes import halt
 from faultline.changes.store import open_store
 from faultline.engine.children import Finder
 from faultline.engine.doing import HostDoer
 from faultline.engine.driver import Driver, Listener
 from faultline.engine.ports import Tools
-from faultline.errors import InvalidDocument, UnknownName, UsageError
+from faultline.errors import Halted, InvalidDocument, UnknownName, UsageError
 from faultline.stores import opening
 from faultline.stores.model import Exists, Filter, Stale, Store, Summary
 from faultline.stores.renewal import Renewal
@@ -88,11 +89,11 @@ class Runs:
         """`store` is a path or a URL; without it the one that FAULTLINE_STORE names, else a file in
         the state folder.
         """
-        folders = open_store(state)
+        self._folders = open_store(state)
         self.store: Store = opening.open_store(store, state)
         self._renewal = Renewal(self.store)
         self._place = store
-        self._locks = folders.run / "locks"
+        self._locks = self._folders.run / "locks"
         self._state = state
         self._tools = tools
         self._check = check_fault
@@ -111,10 +112,12 @@ class Runs:
         creator: str = "",
         base: Path | None = None,
     ) -> Run:
-        """Write down a new run of an experiment; raises InvalidDocument if it cannot be right.
+        """Write down a new run of an experiment; raises InvalidDocument if it cannot be right,
+        Halted while everything is.
 
         The files of experiments that its nodes carry out are sought relative to `base`.
         """
+        halt.check(self._folders)
         return create(self.store, experiment, values, creator=creator, check=self._check, base=base)
 
     def adopt(self, run: Run) -> Run:
@@ -139,7 +142,14 @@ class Runs:
         tools = self._tools() if self._tools else _host_tools(self._state)
         if tools.doer is None:
             tools = replace(tools, doer=HostDoer(self._again))
-        return Driver(self.store, name, tools, self._locks, listener)
+        made = Driver(self.store, name, tools, self._locks, listener)
+        made.halted = self.halted
+        return made
+
+    def halted(self) -> str:
+        """Why nothing may run on this host; empty if something may."""
+        found = halt.current(self._folders)
+        return f"halted: {found}" if found else ""
 
     def start(
         self,
@@ -245,7 +255,7 @@ def exit_code(run: Run) -> int:
         return 1
     if status.verdict is Verdict.ERROR and status.failures:
         return status.failures[0].exit_code
-    by = {"guard": 8, "user": 130}.get(status.aborted_by)
+    by = {"guard": 8, "halt": Halted.exit_code, "user": 130}.get(status.aborted_by)
     return by if by is not None else _EXIT[status.verdict]
 
 

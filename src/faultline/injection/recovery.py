@@ -10,13 +10,13 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Self
 
-from faultline.changes import frozen, keepers, leftover, undo
+from faultline.changes import frozen, halt, keepers, leftover, undo
 from faultline.changes.journal import Journal
 from faultline.changes.kind import Found, kinds
 from faultline.changes.lock import FaultLock
 from faultline.changes.model import End, Record, State, Step
 from faultline.changes.store import Store, open_store
-from faultline.errors import Halted, InvalidDocument, JournalFailed, Refused
+from faultline.errors import FaultlineError, InvalidDocument, JournalFailed, Refused
 from faultline.kernel import clock
 from faultline.kernel.netlink import Netlink
 
@@ -190,22 +190,28 @@ class Recovery:
     # ------------------------------------------------------------------ halt
 
     def check_halt(self) -> None:
-        if self.store.halt.exists():
-            why = self.store.halt.read_text().strip()
-            raise Halted(
-                f"everything is halted: {why or 'no reason given'}",
-                hint="lift it: faultline halt --lift",
-            )
+        """Raise Halted while everything is."""
+        halt.check(self.store)
 
-    def halt(self, why: str) -> list[Record]:
-        """Undo everything and refuse new faults until it is lifted."""
+    def halt(self, why: str, by: str = "") -> list[Record]:
+        """Undo everything and refuse new faults until it is lifted.
+
+        It counts before anything is undone, and lasts beyond a reboot. A fault that cannot be
+        undone does not keep the others from it: it comes back as one that needs a person.
+        """
+        halt.at_once(self.store, why, by)
+        undone = [self._halted(record) for record in self.unfinished()]
+        with suppress(OSError):  # last: the disk may be full or hang, perhaps by a fault of ours
+            halt.for_good(self.store, why, by)
+        return undone
+
+    def _halted(self, record: Record) -> Record:
         try:
-            self.store.halt.write_text(why)
-        except OSError:  # the disk is full, perhaps by a fault of ours: there is room afterwards
-            undone = self.recover_all()
-            self.store.halt.write_text(why)
-            return undone
-        return self.recover_all()
+            return self.recover(record.uid)
+        except FaultlineError as error:
+            record.end, record.note = End.PERSON, error.message
+            return record
 
     def lift(self) -> None:
-        self.store.halt.unlink(missing_ok=True)
+        """Allow new faults again, unless the whole host is halted."""
+        halt.lift(self.store)
