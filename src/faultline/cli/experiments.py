@@ -1,4 +1,4 @@
-"""`run`, `report`, `validate`: experiments from a document to a report."""
+"""`run`, `validate`: experiments from a document to a report."""
 
 from __future__ import annotations
 
@@ -109,8 +109,9 @@ def drive(kept: Runs, name: str, target: Path | None, form: str, *, no_report: b
     from faultline.engine import runs as engine
 
     done = kept.driver(name, _Teller(quiet=form != "table").tell).drive()
-    written = None if no_report else _write_report(done, target)
-    _conclude(done, written, form)
+    earlier = _earlier(kept, done)
+    written = None if no_report else _write_report(done, target, earlier)
+    _conclude(done, written, form, earlier)
     return engine.exit_code(done)
 
 
@@ -139,7 +140,14 @@ class _Teller:
         click.echo(f"{point.at - self.began:7.2f}s  {point.event:<12} {said}")
 
 
-def _conclude(done: Run, target: Path | None, form: str) -> None:
+def _earlier(kept: Runs, done: Run) -> Run | None:
+    """The run before of the same experiment, which this one is compared with."""
+    from faultline.report.compare import previous
+
+    return previous(kept.store, done)
+
+
+def _conclude(done: Run, target: Path | None, form: str, earlier: Run | None) -> None:
     if form != "table":
         output.emit(done.model_dump(mode="json", by_alias=True), form)
         return
@@ -147,27 +155,27 @@ def _conclude(done: Run, target: Path | None, form: str) -> None:
 
     width = max(60, min(100, shutil.get_terminal_size((88, 24)).columns))
     click.echo()
-    click.echo(render.text(done, width=width))
+    click.echo(render.text(done, earlier, width=width))
     if target:
         output.say(f"report: {target}", bold=True)
 
 
-def _write_report(done: Run, target: Path | None) -> Path:
+def _write_report(done: Run, target: Path | None, earlier: Run | None = None) -> Path:
     from faultline.changes.store import open_store
 
     if target is None:
         folder = open_store(state_folder()).state / "reports"
         folder.mkdir(mode=0o700, exist_ok=True)
         target = folder / f"{done.metadata.name}.html"
-    write(target, _html(done))
+    write(target, _html(done, earlier))
     return target
 
 
-def _html(done: Run) -> str:
+def _html(done: Run, earlier: Run | None) -> str:
     try:
         from faultline.report import render
 
-        return render.html(done)
+        return render.html(done, earlier)
     except ImportError as error:
         raise Unsupported(
             f"the report needs {error.name}",
@@ -190,34 +198,6 @@ def run_names(ctx: click.Context, _param: click.Parameter, incomplete: str) -> l
     with open_store(given.get("store"), Path(state) if state else None) as kept:
         names = [each.name for each in kept.summaries("Run", limit=50)]
     return [name for name in names if name.startswith(incomplete)]
-
-
-@click.command()
-@click.argument("name", metavar="[RUN]", required=False, shell_complete=run_names)
-@click.option("-o", "--output", "target", type=click.Path(path_type=Path), help="Write it here.")
-@click.option(
-    "--as",
-    "kind",
-    type=click.Choice(["html", "text", "json"]),
-    help="In this form; html when it goes to a file, text when it is printed.",
-)
-def report(name: str | None, target: Path | None, kind: str | None) -> int:
-    """The report of RUN (the latest when not named): HTML to a file, or text in the terminal."""
-    from faultline.report import render
-
-    with opened() as kept:
-        latest = kept.summaries(limit=1)
-        if not name and not latest:
-            raise UsageError("there are no runs", hint="make one: faultline run FILE")
-        done = kept.get(name or latest[0].name)
-    kind = kind or ("html" if target else "text")
-    made = {"html": _html, "text": render.text, "json": render.json}[kind](done)
-    if target:
-        write(target, made)
-        click.echo(target)
-    else:
-        click.echo(made)
-    return 0
 
 
 @click.command()

@@ -40,7 +40,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("experiments:run", "Run an experiment and judge it."),
     "runs": ("history:runs", "List the runs of experiments, prune them, put them into files."),
     "signal": ("signals:signal", "Report to a run: found, located, fixed."),
-    "report": ("experiments:report", "Write or print the report of a run."),
+    "report": ("reporting:report", "Write, print or send the report of a run."),
     "approve": ("wishes:approve", "Let a run go on behind a node that asks."),
     "refuse": ("wishes:refuse", "Refuse what a node of a run asks for."),
     "pause": ("wishes:pause", "Begin nothing new in a run."),

@@ -6,15 +6,16 @@ a second for times, a fifth and more than the earlier run's own spread for measu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any, cast
 
-from faultline.api.run import Phase, Run
+from faultline.api.run import Run
 from faultline.report import words
 from faultline.report.narrate import story
 from faultline.report.story import ProbeStory, Story, between
+from faultline.stores.model import Filter, Store
 
 SAME, BETTER, WORSE, OTHER = "same", "better", "worse", "other"
 _PATHS = 8  # differences of the documents that are named
@@ -62,23 +63,19 @@ class Comparison:
         return "Nothing differs by more than runs differ anyhow."
 
 
-def before(runs: Iterable[Run], run: Run) -> Run | None:
-    """The latest ended run of the same experiment that was made earlier."""
+def previous(store: Store, run: Run) -> Run | None:
+    """The latest ended run of the same experiment that was made earlier; None if there is none."""
     made = run.metadata.creation_timestamp
-    earlier = [
-        each
-        for each in runs
-        if each.spec.experiment == run.spec.experiment
-        and each.metadata.name != run.metadata.name
-        and each.metadata.creation_timestamp < made
-        and each.status.phase is Phase.ENDED
+    asked = Filter(experiments=(run.spec.experiment,), until=made or None, ended=True)
+    found = [
+        each for each in store.summaries(Run, asked, limit=2) if each.name != run.metadata.name
     ]
-    return max(earlier, key=lambda each: each.metadata.creation_timestamp, default=None)
+    return store.get(Run, found[0].name) if found else None
 
 
-def compare(run: Run, previous: Run) -> Comparison:
+def compare(run: Run, earlier: Run) -> Comparison:
     """Everything that both runs have a figure for."""
-    now, then = story(run), story(previous)
+    now, then = story(run), story(earlier)
     lines = [
         _verdict(then, now),
         *_times(then, now),
@@ -88,7 +85,7 @@ def compare(run: Run, previous: Run) -> Comparison:
         *_targets(then, now),
     ]
     return Comparison(
-        then.run, then.began, tuple(each for each in lines if each), _changed(previous, run)
+        then.run, then.began, tuple(each for each in lines if each), _changed(earlier, run)
     )
 
 
@@ -269,10 +266,10 @@ def _targets(then: Story, now: Story) -> list[Line]:
 # ---------------------------------------------------------------------- the documents
 
 
-def _changed(previous: Run, run: Run) -> tuple[str, ...]:
+def _changed(earlier: Run, run: Run) -> tuple[str, ...]:
     """Where the experiments differ, and what else would explain a difference."""
     asked, now_asked = (
-        each.spec.resolved.model_dump(mode="json", by_alias=True) for each in (previous, run)
+        each.spec.resolved.model_dump(mode="json", by_alias=True) for each in (earlier, run)
     )
     found = [
         path for path in _differences(asked, now_asked, "") if path not in ("title", "description")
@@ -280,7 +277,7 @@ def _changed(previous: Run, run: Run) -> tuple[str, ...]:
     out = [f"the experiment: {path}" for path in found[:_PATHS]]
     if len(found) > _PATHS:
         out.append(f"the experiment: {len(found) - _PATHS} more fields")
-    then, now = previous.status.environment, run.status.environment
+    then, now = earlier.status.environment, run.status.environment
     for name in ("hostname", "kernel", "faultline", "cores", "cgroup"):
         was, is_ = getattr(then, name, ""), getattr(now, name, "")
         if was and is_ and was != is_:
