@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 import subprocess
@@ -304,3 +305,22 @@ def test_a_command_gets_secrets_by_reference_and_nobody_sees_them(
     )
     assert found.result["output"] == "***\n"
     assert "secret" not in found.model_dump_json()
+
+
+def test_a_log_goes_on_where_an_engine_that_died_had_read(probe: Probe, tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_text("x\n")
+    first = probe("log", path=str(path), pattern="x")
+    with path.open("a") as file:
+        file.write("x 1\nx 2\nhalf of x")
+        file.flush()
+        kept = first.measure().keep
+        file.write(" 3\nx 4\n")
+    later = probe("log", path=str(path), pattern="x")
+    later.recall(json.loads(json.dumps(kept)))
+    assert later.measure().value == 4
+    path.unlink()
+    path.write_text("x\n" * 3)
+    rotated = probe("log", path=str(path), pattern="x")
+    rotated.recall(kept)
+    assert rotated.measure().value == 5

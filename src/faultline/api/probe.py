@@ -81,6 +81,9 @@ class Measurement(StatusModel):
     since: float | None = None
     """Since when it is so, seconds since 1970, where whoever was asked knows: an alert, a person.
     None: not before it was measured, as far as is known."""
+    keep: dict[str, Any] = Field(default_factory=dict[str, Any])
+    """What the probe has to be told again when an engine that died is followed by another one (what
+    a value was at first, the first violation, the place in a log); JSON, small."""
 
 
 class Probe(Resource):

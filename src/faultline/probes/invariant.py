@@ -77,9 +77,19 @@ class Prober(prober.Prober[InvariantProbe]):
             "violation": self._first,
             "violations": self._violations,
         }
+        names = ("violation", "violations")
         return Measurement(
-            value=value, ok=not wrong, text=wrong or self._told(of, other), result=result
+            value=value,
+            ok=not wrong,
+            text=wrong or self._told(of, other),
+            result=result,
+            keep={"expected": self._expected, **{name: result[name] for name in names}},
         )
+
+    def recall(self, kept: dict[str, Any]) -> None:
+        """What it was at first is not what the next engine finds."""
+        self._expected = kept["expected"]
+        self._first, self._violations = kept["violation"], kept["violations"]
 
     def _move(self, total: float) -> None:
         """What was found good is what the next one is compared with."""

@@ -72,7 +72,28 @@ class Prober(prober.Prober[LogProbe]):
             result["counts"] = dict(self._counts)
             said = ", ".join(f"{count} {name}" for name, count in self._counts.items() if count)
             text += f" ({said})" if said else ""
-        return Measurement(value=value, ok=True, text=text, result=result)
+        return Measurement(value=value, ok=True, text=text, result=result, keep=self._place())
+
+    def _place(self) -> dict[str, Any]:
+        """What has been counted, and how far the file has been read."""
+        counted: dict[str, Any] = {"matches": self._matches, "counts": dict(self._counts)}
+        if (file := self._file) is None:
+            return counted
+        read = file.position - len(file.rest)
+        before = file.before[: max(0, len(file.before) - len(file.rest))]
+        return {**counted, "file": [*file.key, read], "before": before.hex()}
+
+    def recall(self, kept: dict[str, Any]) -> None:
+        """Lines that were written while no engine was running count, too, as far as they are still
+        in the file; another file of that name is new from its start.
+        """
+        self._matches, self._counts = kept["matches"], dict(kept["counts"])
+        if self._file is None or "file" not in kept:
+            return
+        *key, position = kept["file"]
+        same = self._file.key == tuple(key)
+        self._file.position = position if same else 0
+        self._file.before = bytes.fromhex(kept["before"]) if same else b""
 
     def _open(self) -> _Open:
         try:

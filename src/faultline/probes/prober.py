@@ -107,7 +107,12 @@ class Prober(Generic[S]):
 
     def quoted(self, text: str) -> str:
         """A piece of an answer for a message, without secrets."""
-        return quoted(self.redacted(text[: 1 << 16]))
+        return quoted(self.redacted(text))
+
+    def recall(self, kept: dict[str, Any]) -> None:
+        """Go on where an earlier prober of the same probe ended: `kept` is the last `keep` of its
+        measurements. Called before the first measurement.
+        """
 
     def close(self) -> None:
         """Let go of files and connections. Idempotent."""
@@ -149,13 +154,24 @@ class Probers:
         self._traffic, self._signals = traffic, signals
         self._at_work: dict[str, Prober[ProbeBase]] = {}
 
-    def measure(self, spec: ProbeBase, timeout: Duration | None = None) -> Measurement:
-        """Measure one probe once; different probes may be measured in different threads."""
+    def measure(
+        self,
+        spec: ProbeBase,
+        timeout: Duration | None = None,
+        kept: dict[str, Any] | None = None,
+    ) -> Measurement:
+        """Measure one probe once; different probes may be measured in different threads.
+
+        `kept` is the last `keep` of this probe, in case that another engine has measured it.
+        """
         if spec.name not in self._at_work:
             try:
-                self._at_work[spec.name] = begin(spec, self._traffic, self._signals)
+                begun = begin(spec, self._traffic, self._signals)
+                if kept:
+                    begun.recall(kept)
             except ObserveFailed as error:
                 return Measurement(ok=None, text=error.message)
+            self._at_work[spec.name] = begun
         return self._at_work[spec.name].measure(timeout)
 
     def close(self) -> None:

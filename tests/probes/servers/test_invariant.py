@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import threading
 import time
@@ -77,6 +78,18 @@ def test_the_first_violation_is_kept(probe: Probe, bank: Bank) -> None:
     assert healed.result["violation"] == kept
     assert "first violated at" in healed.text
     assert Measurement.model_validate_json(healed.model_dump_json()) == healed
+
+
+def test_what_it_was_at_first_outlives_an_engine(probe: Probe, bank: Bank) -> None:
+    kept = probe("invariant", of=bank.reads()).measure().keep
+    bank.run("UPDATE account SET balance = 0 WHERE id = 'a'")
+    later = probe("invariant", of=bank.reads())
+    later.recall(json.loads(json.dumps(kept)))
+    found = later.measure()
+    assert (found.ok, found.text) == (False, "it changed from 1000 to 400")
+    last = probe("invariant", of=bank.reads())
+    last.recall(found.keep)
+    assert last.measure().result["violation"] == found.result["violation"]
 
 
 def test_what_is_expected_and_how_far_it_may_be_off(probe: Probe, bank: Bank) -> None:
