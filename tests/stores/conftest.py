@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.stores import server
 
 from faultline.stores.model import Store
 from faultline.stores.opening import open_store
-from tests.stores import server
 
 Opener = Callable[[], Store]
 STORES = ("sqlite", "postgresql")

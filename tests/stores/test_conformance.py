@@ -1,4 +1,4 @@
-"""What every store must do; a new implementation is added to STORES in conftest.py."""
+"""What every store must do; a new database is added to STORES in conftest.py."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from collections.abc import Callable
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.stores import histories
 
 from faultline.api.experiment import FaultSpec
 from faultline.api.model import Metadata
 from faultline.api.probe import Measurement, Probe, TcpProbe
-from faultline.api.run import Fault
-from faultline.errors import UnknownName
-from faultline.stores.model import Exists, Expired, Stale, Store
+from faultline.api.run import Fault, Run
+from faultline.errors import Conflict, UnknownName, UsageError
+from faultline.stores.model import Exists, Expired, Fenced, Filter, Stale, Store
+from faultline.stores.renewal import Renewal
 
 
 def fault(name: str, text: str = "a", **labels: str) -> Fault:
@@ -180,3 +182,206 @@ def test_any_document_comes_back_equal(
         assert made.metadata.labels == labels
     finally:
         store.delete(Fault, "x")
+
+
+# ---------------------------------------------------------------------- series
+
+
+def test_series_come_back_complete_whatever_is_done_to_them(store: Store) -> None:
+    made = store.create(histories.run("one", seconds=70, ended=False))
+    probes = [status.model_copy() for status in made.status.probes]
+    for count in (1, 63, 64, 65, 200, 3, 0):  # grown over parts, cut, and empty
+        probes[0].samples = [histories.sample(index) for index in range(count)]
+        probes[1].samples = [*probes[1].samples[:-1], histories.sample(10_000 + count)]
+        now = made.status.model_copy(update={"probes": probes})
+        made = store.write_status(made.model_copy(update={"status": now}))
+        assert store.get(Run, "one") == made
+        assert store.list(Run) == [made]
+        probes = [status.model_copy() for status in made.status.probes]
+    fewer = made.status.model_copy(update={"probes": [], "traffic": []})
+    made = store.write_status(made.model_copy(update={"status": fewer}))
+    assert store.get(Run, "one") == made
+
+
+def test_another_process_goes_on_with_the_series(store: Store, opener: Callable[[], Store]) -> None:
+    other = opener()
+    made = store.create(histories.run("one", seconds=3, ended=False))
+    for index in range(6):
+        writer = (store, other)[index % 2]
+        mine = writer.get(Run, "one")
+        timeline = [*mine.status.timeline, histories.point(index)]
+        writer.write_status(
+            mine.model_copy(
+                update={"status": mine.status.model_copy(update={"timeline": timeline})}
+            )
+        )
+    told = store.get(Run, "one").status.timeline
+    assert told == [*made.status.timeline, *(histories.point(index) for index in range(6))]
+
+
+def test_a_light_watcher_is_told_without_the_document(store: Store) -> None:
+    store.create(histories.run("one"))
+    (event,) = store.watch(0, "Run", timeout=0, light=True)
+    assert (event.type, event.name, event.resource) == ("put", "one", None)
+
+
+# ---------------------------------------------------------------------- summaries
+
+
+def test_a_summary_tells_what_the_document_does(store: Store) -> None:
+    made = store.create(histories.run("one", 8, ended=False))
+    assert store.summaries(Run)[0].ended is None
+    done = store.write_status(made.model_copy(update={"status": histories.run("one", 8).status}))
+    (told,) = store.summaries("Run")
+    assert (told.name, told.uid, told.version) == (
+        "one", done.metadata.uid, done.metadata.resource_version,
+    )  # fmt: skip
+    assert told.created == done.metadata.creation_timestamp
+    assert (told.experiment, told.creator) == (done.spec.experiment, done.spec.creator)
+    assert (told.phase, told.verdict) == (done.status.phase, done.status.verdict)
+    assert (told.started, told.ended) == (done.status.started, done.status.ended)
+    assert (told.reason, told.labels) == (done.status.reason, done.metadata.labels)
+    store.update(
+        done.model_copy(
+            update={"metadata": done.metadata.model_copy(update={"labels": {"a": "b"}})}
+        )
+    )
+    assert store.summaries("Run", Filter(labels={"a": "b"}))[0].reason == done.status.reason
+    assert store.count("Run", Filter(labels={"team": "team-1"})) == 0
+    store.delete(Run, "one")
+    assert store.summaries("Run") == []
+
+
+FILTERS: list[Filter] = [
+    Filter(labels={"team": "team-3"}),
+    Filter(labels={"team": "team-3", "experiment": "experiment-0"}),
+    Filter(experiments=("experiment-1", "experiment-2")),
+    Filter(creators=("person-1",), verdicts=("broke", "error")),
+    Filter(phases=("wait",)),
+    Filter(names=("run-3", "run-5", "none")),
+    Filter(ended=False),
+    Filter(ended=True, text="NUMBER 7"),
+    Filter(text="100%_"),
+    Filter(text="team-6"),
+    Filter(text="Straße"),
+    Filter(since=0.0, until=1.0),
+]
+
+
+@pytest.mark.parametrize("where", FILTERS, ids=str)
+def test_filters_find_what_the_documents_say_in_pages(store: Store, where: Filter) -> None:
+    for index in range(30):
+        store.create(histories.run(f"run-{index}", index, 2, ended=index % 4 != 0))
+    odd = histories.run("odd", 1, 2)
+    odd.status.reason = "the STRASSE had 100%_ of it\0"
+    store.create(odd)
+    found = [each.name for each in store.summaries(Run, where)]
+    assert found == [run.metadata.name for run in store.list(Run) if _matches(where, run)]
+    assert store.count(Run, where) == len(found)
+    paged: list[str] = []
+    cursor = ""
+    while page := store.summaries(Run, where, 4, cursor):
+        paged += [each.name for each in page]
+        cursor = page[-1].cursor
+    assert paged == found
+
+
+def _matches(where: Filter, run: Run) -> bool:
+    status, meta = run.status, run.metadata
+    words = [meta.name, run.spec.experiment, run.spec.creator, status.reason, str(status.verdict)]
+    words += [*meta.labels, *meta.labels.values()]
+    return (
+        where.labels.items() <= meta.labels.items()
+        and (not where.names or meta.name in where.names)
+        and (not where.experiments or run.spec.experiment in where.experiments)
+        and (not where.creators or run.spec.creator in where.creators)
+        and (not where.phases or status.phase in where.phases)
+        and (not where.verdicts or status.verdict in where.verdicts)
+        and (where.since is None or meta.creation_timestamp >= where.since)
+        and (where.until is None or meta.creation_timestamp < where.until)
+        and (where.ended is None or (status.ended is not None) is where.ended)
+        and any(where.text.casefold() in word.casefold() for word in words)
+    )
+
+
+def test_a_cursor_that_is_none_is_refused(store: Store) -> None:
+    with pytest.raises(UsageError, match="cursor"):
+        store.summaries(Run, after="yesterday")
+
+
+def test_a_restored_run_keeps_its_uid_and_time(store: Store) -> None:
+    made = store.create(histories.run("one"))
+    store.delete(Run, "one")
+    again = store.restore(made)
+    assert again.metadata.uid == made.metadata.uid
+    assert again.metadata.creation_timestamp == made.metadata.creation_timestamp
+    assert again.status == made.status
+    with pytest.raises(Exists):
+        store.restore(made)
+
+
+# ---------------------------------------------------------------------- leases
+
+
+def test_what_is_claimed_is_not_claimed_again_until_it_is_let_go(
+    store: Store, opener: Callable[[], Store]
+) -> None:
+    other = opener()
+    for index in range(5):
+        store.create(histories.run(f"run-{index}", ended=index == 0))
+    mine = store.claim(Run, 2, "a", 60)
+    assert [each.resource.metadata.name for each in mine] == ["run-1", "run-2"]
+    assert all(each.lease.sure and each.lease.fence == 1 for each in mine)
+    theirs = other.claim(Run, 9, "b", 60)
+    assert [each.resource.metadata.name for each in theirs] == ["run-3", "run-4"]
+    assert other.claim(Run, 9, "b", 60) == []
+    store.release(mine[0].lease)
+    (again,) = other.claim(Run, 9, "b", 60, Filter(names=("run-1", "run-2")))
+    assert (again.lease.name, again.lease.fence) == ("run-1", 2)
+    store.release(mine[0].lease)  # is not ours any more: nothing happens
+    assert other.renew([again.lease], 60) != []
+
+
+def test_a_lease_that_ran_out_goes_to_the_next_and_its_writer_is_refused(
+    store: Store, opener: Callable[[], Store]
+) -> None:
+    other = opener()
+    store.create(histories.run("one", ended=False))
+    (old,) = store.claim(Run, 1, "a", 0.05)
+    store.write_status(old.resource)
+    time.sleep(0.06)
+    assert not old.lease.sure
+    (new,) = other.claim(Run, 1, "b", 60)
+    assert new.lease.fence > old.lease.fence
+    assert store.renew([old.lease], 60) == []
+    now = store.get(Run, "one")
+    for late in (lambda: store.write_status(now), lambda: other.write_status(now, fence=1)):
+        with pytest.raises(Fenced, match="taken over by b"):
+            late()
+    written = other.write_status(now)
+    assert other.write_status(written, fence=new.lease.fence).status == now.status
+
+
+def test_a_renewed_lease_lasts(store: Store, opener: Callable[[], Store]) -> None:
+    store.create(histories.run("one", ended=False))
+    (mine,) = store.claim(Run, 1, "a", 0.05)
+    (kept,) = store.renew([mine.lease], 60)
+    time.sleep(0.06)
+    assert kept.sure
+    assert opener().claim(Run, 1, "b", 60) == []
+
+
+def test_leases_are_kept_by_a_thread_and_let_go_at_its_end(
+    store: Store, opener: Callable[[], Store]
+) -> None:
+    store.create(histories.run("one", ended=False))
+    keeping, other = Renewal(store, ttl=0.5), Renewal(opener(), ttl=0.5)
+    keeping.take(Run, "one")
+    time.sleep(0.8)
+    with pytest.raises(Conflict, match="another engine"):
+        other.take(Run, "one")
+    with pytest.raises(UnknownName):
+        other.take(Run, "none")
+    keeping.close()
+    assert other.take(Run, "one").lease.fence == 2
+    other.close()
