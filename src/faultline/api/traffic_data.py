@@ -120,9 +120,9 @@ class KafkaTraffic(TlsFields, FedTraffic):
     """Brokers to begin with, as `host:port`."""
     topic: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
     """The topic."""
-    key: str = ""
+    message_key: str = ""
     """The key of each message; without it, messages go to partitions in turn."""
-    value: str = "{{number}} {{uuid}}"
+    message: str = "{{number}} {{uuid}}"
     """What a message says."""
     mode: Literal["roundtrip", "produce"] = "roundtrip"
     """`roundtrip`: until the message was read again; `produce`: until the brokers have it."""
@@ -143,7 +143,7 @@ class KafkaTraffic(TlsFields, FedTraffic):
         return f"topic {self.topic} at kafka {', '.join(self.servers)}"
 
     def texts(self) -> Iterable[tuple[str, object]]:
-        return (("key", self.key), ("value", self.value))
+        return (("messageKey", self.message_key), ("message", self.message))
 
     @model_validator(mode="after")
     def _user_with_a_password(self) -> KafkaTraffic:

@@ -30,8 +30,8 @@ class Driver:
     def __init__(self, load: Load) -> None:
         self._options = options = load.options
         self._topic: str = options["topic"]
-        self._key = Template(options["key"])
-        self._value = Template(options["value"])
+        self._key = Template(options["message_key"])
+        self._value = Template(options["message"])
         self._timeout = load.timeout / SECOND
         self._mark = os.urandom(8)
         self._sent = 0

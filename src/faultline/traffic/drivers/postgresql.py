@@ -1,7 +1,7 @@
 """PostgreSQL over psycopg.
 
-A statement that takes too long is left behind with its connection: psycopg would wait for the
-server to agree to the end of it, and it is the server that does not answer.
+A statement that takes too long is left behind with its connection, and the server is asked to end
+it: to wait until the server agrees would measure something else.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -36,7 +37,8 @@ _WORDS = {
     "shutting down": "shutting down",
 }
 
-_TIDY = 5.0  # seconds for the rollback of a turn that failed
+_TIDY = 5.0  # seconds for the rollback of a turn that failed, and for the end of a statement
+_LEFT = 1.0  # the same, once all is over
 
 Connection = psycopg.AsyncConnection[Any]
 
@@ -44,8 +46,9 @@ Connection = psycopg.AsyncConnection[Any]
 class _Session:
     """The connection of one turn, taken with the first statement so that waiting for it counts."""
 
-    def __init__(self, pool: Pool[Connection]) -> None:
-        self._pool = pool
+    def __init__(self, pool: Pool[Connection], left: set[asyncio.Task[None]]) -> None:
+        """`left`: where the ends of statements go that nobody waits for."""
+        self._pool, self._left = pool, left
         self._connection: Connection | None = None
 
     async def _taken(self) -> Connection:
@@ -64,15 +67,16 @@ class _Session:
         return ""
 
     async def _do(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do it; cancelled, the connection is cut, and the work ends by itself."""
+        """Do it; cancelled, it is left to its end, and the connection with it."""
         task = asyncio.ensure_future(work)
         try:
             await asyncio.shield(task)
         except asyncio.CancelledError:
             if not task.done() and self._connection:
                 cut, self._connection = self._connection, None
-                task.add_done_callback(lambda done: _left(cut, done))
-                _shut(cut)
+                end = asyncio.create_task(_abandon(cut, task))
+                self._left.add(end)
+                end.add_done_callback(self._left.discard)
                 self._pool.lose()
             raise
 
@@ -98,10 +102,16 @@ def _shut(connection: Connection) -> None:
             wire.shutdown(socket.SHUT_RDWR)
 
 
-def _left(connection: Connection, done: asyncio.Future[None]) -> None:
-    if not done.cancelled():
-        done.exception()  # whatever it is: nobody waits for it any more
-    connection.pgconn.finish()
+async def _abandon(connection: Connection, task: asyncio.Future[None]) -> None:
+    """End a statement at the server too, if that answers; then close the connection."""
+    try:
+        with suppress(psycopg.Error, OSError):
+            await connection.cancel_safe(timeout=_TIDY)
+    finally:
+        _shut(connection)
+        with suppress(psycopg.Error, OSError, asyncio.CancelledError):
+            await task
+        connection.pgconn.finish()
 
 
 async def _execute(connection: Connection, query: str, params: dict[str, Any]) -> None:
@@ -119,6 +129,7 @@ class Driver:
     def __init__(self, load: Load) -> None:
         self._statements = Statements(load.options)
         self._given = _given(load.options)
+        self._left: set[asyncio.Task[None]] = set()
         self._pool = Pool(self._open, _close, load.connections, lambda each: not each.closed)
 
     async def _open(self) -> Connection:
@@ -130,7 +141,7 @@ class Driver:
         return
 
     async def turn(self, turn: Turn) -> None:
-        session = _Session(self._pool)
+        session = _Session(self._pool, self._left)
         try:
             await self._statements.run(turn, session)
         finally:
@@ -146,6 +157,10 @@ class Driver:
         return cause_kind(error, "disconnected")
 
     async def close(self) -> None:
+        if self._left:
+            await asyncio.wait(self._left, timeout=_LEFT)
+        for end in self._left:
+            end.cancel()
         self._pool.close()
 
 

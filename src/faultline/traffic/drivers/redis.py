@@ -53,11 +53,12 @@ class Driver:
 
     def kind(self, error: Exception) -> str:
         if isinstance(error, AuthenticationError):
-            return "not permitted by redis"
-        if isinstance(error, ResponseError):
-            # redis-py takes the word away from some: ReadOnlyError, BusyLoadingError, ...
+            return "login refused"
+        if type(error) is ResponseError:  # redis-py takes the word ERR away
             word = str(error).split(" ", 1)[0]
-            return word if word.isupper() and type(error) is ResponseError else type(error).__name__
+            return word if word.isupper() else "ERR"
+        if isinstance(error, ResponseError):
+            return type(error).__name__.removesuffix("Error")
         if isinstance(error, RedisError):
             return cause_kind(error, "disconnected")
         return error_kind(error)

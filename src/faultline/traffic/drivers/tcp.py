@@ -72,6 +72,7 @@ class Driver:
 
     async def close(self) -> None:
         self._pool.close()
+        await asyncio.sleep(0)  # what was aborted is closed in the next turn of the loop
 
 
 def _alive(wire: Wire) -> bool:

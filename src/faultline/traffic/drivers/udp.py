@@ -87,3 +87,4 @@ class Driver:
 
     async def close(self) -> None:
         self._pool.close()
+        await asyncio.sleep(0)  # what was aborted is closed in the next turn of the loop
