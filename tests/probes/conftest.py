@@ -29,7 +29,7 @@ def probe() -> Iterator[Callable[..., Prober[ProbeBase]]]:
     """Makes probers from documents and closes them."""
     made: list[Prober[ProbeBase]] = []
 
-    def make(kind: str, **fields: Any) -> Prober[ProbeBase]:
+    def make(kind: str, /, **fields: Any) -> Prober[ProbeBase]:
         made.append(begin(READ.validate_python({"name": "it", "type": kind, **fields})))
         return made[-1]
 
@@ -41,7 +41,7 @@ def probe() -> Iterator[Callable[..., Prober[ProbeBase]]]:
 @pytest.fixture
 def measure(probe: Callable[..., Prober[ProbeBase]]) -> Callable[..., Measurement]:
     """One measurement of a probe that is described by its document."""
-    return lambda kind, **fields: probe(kind, **fields).measure()
+    return lambda kind, /, **fields: probe(kind, **fields).measure()
 
 
 def free_port(kind: int = socket.SOCK_STREAM) -> int:

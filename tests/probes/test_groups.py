@@ -90,7 +90,8 @@ class TestReal:
         }  # fmt: skip
 
     def test_pairs_do_not_share_samples(self, measure: Measure, prometheus: str) -> None:
-        query = f"{LOAD} + on() group_left 0 * sum(count_over_time(shop_orders{{{{{{selector}}}}}}[10s] @ end()))"
+        counted = "sum(count_over_time(shop_orders{{{selector}}}[10s] @ end()))"
+        query = f"{LOAD} + on() group_left 0 * {counted}"
         asked = {"url": prometheus, "window": "100s", "query": query}
         found = measure("prometheus", groups={"hit": 'shop="a"', "unhit": 'shop="b"'}, **asked)
         assert found.result["n"] == 11, found.text

@@ -156,6 +156,8 @@ class Api:
     def _connected(self) -> Any:
         if self._client is not None:
             return self._client
+        from yaml import YAMLError
+
         try:
             from lightkube.config import client_adapter
             from lightkube.config.kubeconfig import KubeConfig
@@ -171,7 +173,7 @@ class Api:
             config: Any = self._read(KubeConfig).get(self._context or None)
             self.namespace = config.namespace
             self._client = make(config, client_adapter.ConnectionParams())
-        except (*failed, TypeError, AssertionError) as error:
+        except (*failed, YAMLError, TypeError, AttributeError, AssertionError) as error:
             raise ObserveFailed(f"no cluster can be reached: {_said(error)}") from error
         return self._client
 

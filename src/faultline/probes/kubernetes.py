@@ -110,16 +110,17 @@ class Prober(prober.Prober[KubernetesProbe]):
     def _shared(
         self, objects: list[Object], found: int, wanted: int, what: str, missing: list[str]
     ) -> Measurement:
+        """The number or the share; with nothing to expect of it, all have to be so."""
         text = f"{found} of {wanted} {what}" + (
             f", not {', '.join(missing[:3])}" if missing else ""
         )
-        value = float(found)
-        if self.spec.share:
-            if not wanted:
-                raise ObserveFailed("no object is selected: there is no share of nothing")
-            value /= wanted
+        if not wanted and (self.spec.share or not self.spec.expect):
+            raise ObserveFailed("no object is selected: nothing can be said of all of nothing")
+        value = found / wanted if self.spec.share else float(found)
         told = {"found": found, "wanted": wanted, "missing": missing[:_SHOWN]}
-        return self._measured(value, objects, text, **told)
+        measured = self._measured(value, objects, text, **told)
+        measured.ok = bool(self.spec.expect) or found >= wanted
+        return measured
 
     def _holds(self, kind: Kind, each: Object, condition: str, status: str) -> bool:
         """Whether a condition is so, and has been for long enough by the clock of the server."""
