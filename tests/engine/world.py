@@ -19,7 +19,7 @@ from faultline.api.probe import Measurement, ProbeBase
 from faultline.api.run import Environment, Run, RunSpec
 from faultline.api.traffic import TrafficFigures, TrafficSecond, TrafficSpec
 from faultline.changes.model import Change, End, Record, State, Step
-from faultline.engine.model import SECOND, Now
+from faultline.engine.model import SECOND, Done, Now
 from faultline.engine.ports import FaultOrder, Tools
 from faultline.errors import ApplyFailed, RecoveryIncomplete, Refused
 from faultline.injection.reading import Effect, Reading
@@ -70,6 +70,7 @@ class Odds:
     sticky: float = 0.0  # an undo says that it is done, and something is left
     bad: float = 0.0  # a probe fails
     blind: float = 0.0  # a probe cannot measure
+    task: float = 0.0  # a task goes wrong
 
 
 @dataclass
@@ -87,6 +88,8 @@ class World:
     values: dict[str, Measurement] = field(default_factory=dict[str, Measurement])
     running: set[str] = field(default_factory=set[str])
     sent: list[TrafficSecond] = field(default_factory=list[TrafficSecond])
+    done: dict[str, list[Done]] = field(default_factory=dict[str, list[Done]])
+    did: list[str] = field(default_factory=list[str])
 
     def now(self) -> Now:
         return Now(1e9 + self.ns / SECOND + self.skew, self.ns, f"boot-{self.boot}")
@@ -124,7 +127,12 @@ class World:
             yield WorldInjector(self)
 
         return Tools(
-            injector, WorldProber(self), WorldTraffic(self), lambda: Environment(hostname="w"), dict
+            injector,
+            WorldProber(self),
+            WorldTraffic(self),
+            lambda: Environment(hostname="w"),
+            dict,
+            doer=WorldDoer(self),
         )
 
 
@@ -237,3 +245,21 @@ class WorldTraffic:
 
     def close(self) -> None:
         self.world.running.clear()
+
+
+class WorldDoer:
+    """Tasks and other experiments: what `world.done` says of the node, once each, then good."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def do(self, run: Run, node: str, number: int) -> Done:
+        world = self.world
+        world.did.append(f"{node}/{number}")
+        if world.chance(world.odds.task):
+            return Done("error", "it went wrong", {"code": 1})
+        scripted = world.done.get(node)
+        return scripted.pop(0) if scripted else Done(None, "", {"code": 0})
+
+    def cancel(self, node: str, why: str) -> None:
+        self.world.did.append(f"cancel {node}")

@@ -288,7 +288,7 @@ class RunStatus(StatusModel):
     aborted: str = ""
     """Why it was aborted; empty if it was not."""
     aborted_by: str = ""
-    """`guard`, `user`, `reboot`, `engine`."""
+    """`guard`, `user`, `halt`, `reboot`, `engine`."""
     stopped: str = ""
     """Why it ended early; empty if it went to its end. An abort is one reason of several."""
     failures: list[Failure] = Field(default_factory=list[Failure])
@@ -310,6 +310,19 @@ class RunStatus(StatusModel):
     """How quickly it was noticed, understood and mended."""
 
 
+class ChildSpec(Model):
+    """An experiment that a node carries out as a run of its own, complete."""
+
+    experiment: str
+    """Its name."""
+    resolved: ExperimentSpec
+    """The experiment with its parameters filled in."""
+    parameters: dict[str, Any] = Field(default_factory=dict[str, Any])
+    """The values that the node gives it."""
+    children: dict[str, ChildSpec] = Field(default_factory=dict[str, "ChildSpec"])
+    """The experiments of its own nodes."""
+
+
 class RunSpec(Model):
     """What is to be executed: the experiment as it was, with its parameters filled in."""
 
@@ -329,7 +342,7 @@ class RunSpec(Model):
     """What people and tools have reported."""
     approvals: list[Approval] = Field(default_factory=list[Approval])
     """What people said to the nodes that asked."""
-    children: dict[str, ExperimentSpec] = Field(default_factory=dict[str, ExperimentSpec])
+    children: dict[str, ChildSpec] = Field(default_factory=dict[str, "ChildSpec"])
     """The experiments that its nodes carry out, by the name of the node."""
     rerun_of: str = ""
     """The run from which this one takes over what was done before `from_node`."""

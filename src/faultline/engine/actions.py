@@ -13,6 +13,7 @@ from faultline.api.experiment import FaultNode
 from faultline.api.run import ChangeStatus, Failure, Run
 from faultline.changes.model import Record, State, StepState
 from faultline.engine import probing, watching
+from faultline.engine.asked import fault_of, first_faults
 from faultline.engine.model import (
     MARGIN,
     Action,
@@ -26,7 +27,7 @@ from faultline.engine.model import (
     fault_uid,
 )
 from faultline.engine.ports import FaultOrder, Injecting, Tools
-from faultline.errors import ApplyFailed, Bug, FaultlineError
+from faultline.errors import ApplyFailed, Bug, FaultlineError, Unsupported
 from faultline.kernel import clock
 from faultline.units import Duration
 
@@ -76,22 +77,37 @@ def _perform(run: Run, action: Action, tools: Tools) -> Answer:
     if action.do is Do.PROBE:
         probe = next(one for one in spec.probes if one.name == action.node)
         return tools.prober.measure(probe, probing.timeout_of(spec.guards, probe))
-    if action.do is Do.START_TRAFFIC:
-        tools.traffic.start(next(one for one in spec.traffic if one.name == action.node))
-        return None
-    if action.do is Do.STOP_TRAFFIC:
-        return tools.traffic.stop(action.node)
+    if action.do in (Do.START_TRAFFIC, Do.STOP_TRAFFIC):
+        return _traffic(run, action, tools)
     if action.do in (Do.WATCH, Do.COLLECT):
         if tools.watching is None:
             return None
         if action.do is Do.WATCH:
             return watching.begin(run, tools.watching)
         return watching.collect(run, time.time(), tools.watching)
+    if action.do in (Do.TASK, Do.RUN, Do.CANCEL):
+        return _elsewhere(run, action, tools)
     with tools.injector() as injector:
         if action.do is Do.ADMIT:
             return _admit(run, injector, tools)
-        node = next(one for one in spec.faults if one.name == action.node)
-        return _fault(run, node, action.do, injector)
+        return _fault(run, fault_of(run, action.node), action.do, injector)
+
+
+def _traffic(run: Run, action: Action, tools: Tools) -> Answer:
+    if action.do is Do.STOP_TRAFFIC:
+        return tools.traffic.stop(action.node)
+    loads = run.spec.resolved.traffic
+    tools.traffic.start(next(one for one in loads if one.name == action.node))
+    return None
+
+
+def _elsewhere(run: Run, action: Action, tools: Tools) -> Answer:
+    if tools.doer is None:
+        raise Unsupported(f"{action.do} {action.node}: nobody here carries out tasks")
+    if action.do is Do.CANCEL:
+        tools.doer.cancel(action.node, run.status.stopped or "its node was given up")
+        return None
+    return tools.doer.do(run, action.node, int(action.id.rpartition("/")[2]))
 
 
 def _fault(run: Run, node: FaultNode, do: Do, injector: Injecting) -> Answer:
@@ -109,7 +125,7 @@ def _fault(run: Run, node: FaultNode, do: Do, injector: Injecting) -> Answer:
 
 def _admit(run: Run, injector: Injecting, tools: Tools) -> Admitted:
     changes: dict[str, list[ChangeStatus]] = {}
-    for node in run.spec.resolved.faults:
+    for node in first_faults(run):
         planned = injector.changes(order_for(run, node))
         changes[node.name] = [
             ChangeStatus(describe=does, undo=undo, state=str(StepState.PLANNED))

@@ -27,12 +27,11 @@ from faultline.api.run import (
     RunStatus,
     Stage,
 )
-from faultline.api.targets import FaultSpec
+from faultline.engine.asked import of_step
 from faultline.engine.model import Action, Do, Now
 from faultline.errors import Bug
-from faultline.units import Duration
 
-AbortedBy = Literal["guard", "user", "reboot", "engine"]
+AbortedBy = Literal["guard", "user", "halt", "reboot", "engine"]
 
 
 class Draft:
@@ -115,15 +114,9 @@ class Draft:
         if not fault.node:
             return next(node for node in self.spec.faults if node.name == fault.name)
         step = self._steps[fault.node]
-        spec = step.fault if isinstance(step, SearchStep) else step
-        if not isinstance(spec, FaultSpec):
+        if not isinstance(step, FaultStep | SearchStep):
             raise Bug(f"node {fault.node} is no fault")
-        impact = step.impact if isinstance(step, FaultStep) else None
-        # Not validated: its parts were, and attempts have names that no document may use.
-        return FaultNode.model_construct(
-            name=fault.name, fault=spec.fault, params=fault.params, duration=spec.duration,
-            allow=spec.allow, target=spec.target, start=Duration(0), impact=impact,
-        )  # fmt: skip
+        return of_step(step, fault.name, fault.params)
 
     @property
     def paused(self) -> bool:

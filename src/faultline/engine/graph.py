@@ -88,18 +88,24 @@ def phase_of(draft: Draft) -> Phase:
 def _list(draft: Draft, steps: Sequence[NodeBase], serial: bool, most: int | None = None) -> None:
     running = sum(1 for each in steps if draft.node(each.name).state is NodeState.RUNNING)
     for index, each in enumerate(steps):
-        node = draft.node(each.name)
-        if node.state is NodeState.WAITING:
-            free = most is None or running < most
-            if serial and index:
-                free = free and _passed(draft, steps[index - 1])
-            if free and _may_begin(draft, each, node):
-                _start(draft, each, node)
-                running += 1
-            else:
-                _give_up(draft, each, node)
-        if node.state in (NodeState.RUNNING, NodeState.RELEASED):
-            _run(draft, each, node)
+        waited = draft.node(each.name).state is NodeState.WAITING
+        free = most is None or running < most
+        if serial and index:
+            free = free and _passed(draft, steps[index - 1])
+        _visit(draft, each, free)
+        running += waited and draft.node(each.name).state is NodeState.RUNNING
+
+
+def _visit(draft: Draft, step: NodeBase, free: bool) -> None:
+    """Begin a node if it is its turn, and move it on."""
+    node = draft.node(step.name)
+    if node.state is NodeState.WAITING:
+        if free and _may_begin(draft, step, node):
+            _start(draft, step, node)
+        else:
+            _give_up(draft, step, node)
+    if node.state in (NodeState.RUNNING, NodeState.RELEASED):
+        _run(draft, step, node)
 
 
 def _passed(draft: Draft, step: NodeBase) -> bool:
@@ -138,7 +144,7 @@ def _wanted(draft: Draft, step: NodeBase, node: NodeStatus) -> bool:
     answer, problem = graph_scope.truth(draft, step.when, node.name)
     if answer is None:
         node.started = draft.now.at
-        end_failed(draft, step, node, "error", f"when: {problem}")
+        end_failed(draft, step, node, "error", f"when: {problem}", retried=False)
     elif not answer:
         skip(draft, step, node, f"`{step.when}` is false")
     return answer is True
@@ -198,33 +204,22 @@ def _group(draft: Draft, step: NodeBase, node: NodeStatus) -> None:
 
 def _loop(draft: Draft, step: SerialStep, node: NodeStatus) -> None:
     """A serial list; a loop ends with the round after which its condition is true."""
+    free = True
     for index, each in enumerate(step.nodes):
-        inner = draft.node(each.name)
-        if index and inner.state is NodeState.WAITING and not cancelled(draft, node):
+        waits = draft.node(each.name).state is NodeState.WAITING
+        if index and waits and free and not cancelled(draft, node):
             before = draft.node(step.nodes[index - 1].name)
-            if not (before.over and _passed(draft, step.nodes[index - 1])):
-                break
-            if step.loop and _ended_loop(draft, step, node, index):
-                break
-            if step.pause and not draft.due(_ended_ns(draft, before) + step.pause):
-                break
-        _list(draft, step.nodes[: index + 1], serial=True)
-        if not _passed(draft, each):
-            break
-    if cancelled(draft, node) or any(draft.node(e.name).outcome == "failed" for e in step.nodes):
-        _list(draft, step.nodes, serial=True)
-
-
-def _ended_ns(draft: Draft, node: NodeStatus) -> int:
-    return node.due_ns or draft.ns
+            ended = bool(step.loop) and _ended_loop(draft, step, node, index)
+            free = not ended and draft.due((before.due_ns or draft.ns) + step.pause)
+        _visit(draft, each, free)
+        free = free and _passed(draft, each)
 
 
 def _ended_loop(draft: Draft, step: SerialStep, node: NodeStatus, index: int) -> bool:
     inside = f"{step.nodes[index - 1].name}"
     answer, problem = graph_scope.truth(draft, step.loop, inside)
     if answer is None:
-        node.cancelled = f"until: {problem}"
-        end_failed(draft, step, node, "error", node.cancelled, over=False)
+        node.cancelled = f"until: {problem}"  # it ends when all that it holds is given up
     elif answer:
         for later in step.nodes[index:]:
             skip(draft, later, draft.node(later.name), f"`{step.loop}` is true")

@@ -50,20 +50,23 @@ def end_aborted(draft: Draft, node: NodeStatus) -> None:
 
 
 def end_failed(
-    draft: Draft, step: NodeBase, node: NodeStatus, verdict: Answer, text: str, over: bool = True
+    draft: Draft,
+    step: NodeBase,
+    node: NodeStatus,
+    verdict: Answer,
+    text: str,
+    *,
+    retried: bool = True,
 ) -> None:
     """A node that failed: it is tried again, or what holds it is given up."""
     given_up = cancelled(draft, node) and not node.cancelled
-    if over:
-        _close(draft, node, verdict, text)
-    if over and not given_up and len(node.attempts) < step.retry.attempts:
+    _close(draft, node, verdict, text)
+    if retried and not given_up and tries_left(step, node):
         pause = step.retry.pause(len(node.attempts))
         node.state, node.due_ns, node.cancelled = NodeState.WAITING, draft.ns + pause, ""
         draft.point("failed", f"{text}; it is tried again", node.name)
         return
-    if over:
-        node.outcome = "failed"
-    node.verdict, node.text = verdict, text
+    node.outcome, node.verdict, node.text = "failed", verdict, text
     draft.point("failed", text, node.name)
     doom(draft, step, node)
 

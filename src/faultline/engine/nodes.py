@@ -1,4 +1,4 @@
-"""What each kind of node does: how it begins and how it moves on, one small step at a time. Pure."""
+"""What each kind of node does: how it begins, and how it moves on by small steps. Pure."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _wait(draft: Draft, step: WaitStep, node: NodeStatus) -> None:
     elif draft.paused:
         return
     elif step.duration is not None:
-        if draft.due((node.began_ns or 0) + step.duration):
+        if _past(draft, node, step.duration):
             end(draft, node, None, "")
     else:
         answer, problem = graph_scope.truth(draft, step.until, node.name)
@@ -240,7 +240,9 @@ def _borne(draft: Draft, step: NodeBase, node: NodeStatus) -> bool:
 def _fault_ended(draft: Draft, step: FaultStep, node: NodeStatus, fault: FaultStatus) -> None:
     node.output = _output(fault)
     verdict, text = _fault_answer(step, fault)
-    if verdict == "held":
+    if verdict == "held" and node.cancelled:
+        end_failed(draft, step, node, "error", node.cancelled)
+    elif verdict == "held":
         end(draft, node, "held", text)
     elif cancelled(draft, node) and fault.failure is None and fault.effect is None:
         end_aborted(draft, node)
@@ -277,7 +279,7 @@ def _output(fault: FaultStatus) -> dict[str, Any]:
 # ---------------------------------------------------------------------- traffic
 
 
-def _begin_traffic(draft: Draft, step: TrafficStep, node: NodeStatus) -> None:
+def _begin_traffic(draft: Draft, step: TrafficStep, _node: NodeStatus) -> None:
     draft.ask(
         f"traffic/start/{step.traffic}/{draft.status.resumed}", Do.START_TRAFFIC, step.traffic
     )
@@ -291,20 +293,26 @@ def _traffic(draft: Draft, step: TrafficStep, node: NodeStatus) -> None:
     if load.ended is not None:
         totals = load.totals
         node.output = {"ok": totals.ok, "errors": totals.errors} if totals else {}
-        end(draft, node, None, "")
-    elif load.started is not None or over:
-        if over or (not draft.paused and draft.due((node.began_ns or 0) + step.duration)):
-            draft.ask(f"traffic/stop/{step.traffic}", Do.STOP_TRAFFIC, step.traffic)
+        if node.cancelled:
+            end_failed(draft, step, node, "error", node.cancelled)
+        else:
+            end(draft, node, None, "")
+    elif over or (load.started is not None and _past(draft, node, step.duration)):
+        draft.ask(f"traffic/stop/{step.traffic}", Do.STOP_TRAFFIC, step.traffic)
+
+
+def _past(draft: Draft, node: NodeStatus, length: int) -> bool:
+    return not draft.paused and draft.due((node.began_ns or 0) + length)
 
 
 # ---------------------------------------------------------------------- task, experiment
 
 
-def _begin_task(draft: Draft, step: TaskStep, node: NodeStatus) -> None:
+def _begin_task(draft: Draft, _step: TaskStep, node: NodeStatus) -> None:
     draft.ask(f"task/{node.name}/{len(node.attempts)}", Do.TASK, node.name)
 
 
-def _begin_child(draft: Draft, step: ExperimentStep, node: NodeStatus) -> None:
+def _begin_child(draft: Draft, _step: ExperimentStep, node: NodeStatus) -> None:
     draft.ask(f"run/{node.name}/{len(node.attempts)}", Do.RUN, node.name)
 
 

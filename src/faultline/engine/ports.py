@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from faultline.api.probe import Measurement, ProbeBase
-from faultline.api.run import Environment
+from faultline.api.run import Environment, Run
 from faultline.api.traffic import TrafficFigures, TrafficSecond, TrafficSpec
 from faultline.api.watching import LogSpec, LogStatus, TargetSecond, TargetStatus
 from faultline.changes.model import Record
+from faultline.engine.model import Done
 from faultline.engine.signals import Heard
 from faultline.injection.reading import Reading
 from faultline.units import Duration
@@ -126,6 +127,20 @@ class Watching(Protocol):
         ...
 
 
+class Doer(Protocol):
+    """Carries out what nodes ask for besides faults: tasks, and other experiments."""
+
+    def do(self, run: Run, node: str, number: int) -> Done:
+        """Carry out attempt `number` of a node and wait for its end; an experiment that an engine
+        before this one has begun is taken up again.
+        """
+        ...
+
+    def cancel(self, node: str, why: str) -> None:
+        """Give up what is under way for a node: `do` returns soon. Harmless if nothing is."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Tools:
     """Everything that acts, for one run."""
@@ -138,3 +153,5 @@ class Tools:
     watching: Watching | None = None
     heard: Heard | None = None
     """Where the driver puts what was reported to the run, for its probes."""
+    doer: Doer | None = None
+    """Who carries out tasks and other experiments."""

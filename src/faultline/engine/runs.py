@@ -117,7 +117,7 @@ class Runs:
 
         The files of experiments that its nodes carry out are sought relative to `base`.
         """
-        halt.check(self._folders)
+        self.check_halt()
         return create(self.store, experiment, values, creator=creator, check=self._check, base=base)
 
     def adopt(self, run: Run) -> Run:
@@ -145,6 +145,10 @@ class Runs:
         made = Driver(self.store, name, tools, self._locks, listener)
         made.halted = self.halted
         return made
+
+    def check_halt(self) -> None:
+        """Raise Halted while everything on this host is."""
+        halt.check(self._folders)
 
     def halted(self) -> str:
         """Why nothing may run on this host; empty if something may."""

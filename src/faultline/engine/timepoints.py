@@ -65,10 +65,10 @@ def learn(draft: Draft, spec: ProbeBase, probe: ProbeStatus, ok: bool | None, wh
         points.recovered = _first(spec, probe, ok, before)
         _tell(draft, "well again", points.recovered, since, spec, when)
     gone = undone(draft)
-    if ok is False and gone is not None and _is(draft.spec.discovery, spec):
-        if awaits_resolution(draft):
-            status.resolved_at = when.at
-            draft.point("resolved", f"{when.at - gone:.1f} s after recovery", spec.name, when)
+    told = ok is False and _is(draft.spec.discovery, spec) and awaits_resolution(draft)
+    if told and gone is not None:
+        status.resolved_at = when.at
+        draft.point("resolved", f"{when.at - gone:.1f} s after recovery", spec.name, when)
 
 
 def _is(moment: Moment | Any, spec: ProbeBase) -> bool:

@@ -79,11 +79,11 @@ def _judged_faults(draft: Draft) -> list[FaultStatus]:
     """The faults that count: of a node the last attempt, unless the run goes on without it."""
     found: dict[str, FaultStatus] = {}
     for fault in draft.status.faults:
-        if not fault.node:
+        node = draft.node(fault.node) if fault.node else None
+        if node is None:
             found[fault.name] = fault
-        elif not tolerated(draft, draft.node(fault.node)):
-            if draft.node(fault.node).type == "fault":
-                found[f"node {fault.node}"] = fault
+        elif node.type == "fault" and not tolerated(draft, node):
+            found[f"node {fault.node}"] = fault
     return list(found.values())
 
 
@@ -110,15 +110,22 @@ def _hypothesis(draft: Draft) -> tuple[Verdict, str]:
             )
     if draft.status.stopped:
         return Verdict.NOT_MEASURED, f"ended early: {draft.status.stopped}"
-    missing = _not_discovered(draft) or _not_resolved(draft)
-    if missing:
-        return Verdict.BROKE, missing
-    missing, judged = timepoints.missed(draft)
+    late = _not_discovered(draft) or _not_resolved(draft)
+    missing, judged = (late, True) if late else timepoints.missed(draft)
     if missing and judged:
         return Verdict.BROKE, missing
     for probe in asked:
         if probe.verdict != "held":
             return Verdict.NOT_MEASURED, f"{probe.name} was not measured: {probe.text}"
+    unsteady = _not_steady_again(draft, probes)
+    if unsteady is not None:
+        return unsteady
+    if missing:
+        return Verdict.NOT_MEASURED, missing
+    return Verdict.HELD, draft.spec.hypothesis.text
+
+
+def _not_steady_again(draft: Draft, probes: dict[str, ProbeStatus]) -> tuple[Verdict, str] | None:
     for name in draft.spec.steady_state:
         probe = probes[name]
         last = probe.samples[-1].ok if probe.samples else None
@@ -129,9 +136,7 @@ def _hypothesis(draft: Draft) -> tuple[Verdict, str]:
                 Verdict.BROKE,
                 f"after recovery {name} did not hold again: {probe.samples[-1].text}",
             )
-    if missing:
-        return Verdict.NOT_MEASURED, missing
-    return Verdict.HELD, draft.spec.hypothesis.text
+    return None
 
 
 def _not_discovered(draft: Draft) -> str:

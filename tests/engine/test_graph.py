@@ -1,0 +1,380 @@
+"""Whole lives of runs with a graph: order, conditions, loops, failures, retries, people, pauses."""
+
+from __future__ import annotations
+
+import random
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from tests.engine.simulator import Simulator
+from tests.engine.world import Odds, World, experiment
+
+from faultline.api.expansion import written_out
+from faultline.api.experiment import ExperimentSpec
+from faultline.api.graph_status import Approval, NodeStatus
+from faultline.api.probe import Measurement
+from faultline.api.run import Phase, Run, Verdict
+from faultline.engine import again
+from faultline.engine.model import SECOND, Do, Done
+
+FAULT = {"type": "fault", "fault": "network.delay", "duration": "10s"}
+TASK = {"type": "task", "command": {"command": ["true"]}}
+
+
+def graph(
+    *nodes: dict[str, Any], last: tuple[dict[str, Any], ...] = (), **more: Any
+) -> ExperimentSpec:
+    raw = written_out({"nodes": list(nodes), "finally": list(last)}, {})
+    quick = {"baseline": "1s", "cooldown": "1s", "guards": [], "steadyState": []}
+    hypothesis = {"text": "it holds", "probes": ["guard"]}
+    return experiment(faults=[], traffic=[], hypothesis=hypothesis, **quick, **raw, **more)
+
+
+class Life:
+    """One run in a world, with what the tests ask of it."""
+
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, spec: ExperimentSpec, **odds: float
+    ) -> None:
+        self.world = World(random.Random(1), Odds(**odds))
+        self.simulator = Simulator(self.world, spec, monkeypatch)
+
+    def live(self, each: Any = lambda _: None) -> Run:
+        return self.simulator.drive(each)
+
+    def node(self, name: str) -> NodeStatus:
+        return next(node for node in self.simulator.run.status.nodes if node.name == name)
+
+    def outcomes(self) -> dict[str, str | None]:
+        return {node.name: node.outcome for node in self.simulator.run.status.nodes}
+
+
+def test_serial_is_in_order_parallel_at_once_and_needs_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    life = Life(
+        monkeypatch,
+        graph(
+            {
+                "name": "line", "type": "serial",
+                "nodes": [
+                    {"name": "a", "type": "wait", "duration": "2s"},
+                    {"name": "b", "type": "wait", "duration": "3s"},
+                ],
+            },
+            {
+                "name": "side", "type": "parallel",
+                "nodes": [
+                    {"name": "c", "type": "wait", "duration": "4s"},
+                    {"name": "d", "type": "wait", "duration": "1s", "needs": ["a"]},
+                ],
+            },
+            {"name": "end", "needs": ["line", "side"], **TASK},
+        ),
+    )  # fmt: skip
+    run = life.live()
+    assert run.status.verdict == Verdict.HELD
+    assert set(life.outcomes().values()) == {"succeeded"}
+    started = {node.name: node.started or 0 for node in run.status.nodes}
+    ended = {node.name: node.ended or 0 for node in run.status.nodes}
+    assert started["a"] == started["c"]
+    assert started["b"] == ended["a"] == started["d"]
+    assert ended["b"] - started["a"] == pytest.approx(5, abs=0.1)
+    assert started["end"] == max(ended["b"], ended["c"])
+
+
+def test_at_once_bounds_a_parallel_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits = [{"name": f"w{n}", "type": "wait", "duration": "2s"} for n in range(5)]
+    life = Life(monkeypatch, graph({"name": "p", "type": "parallel", "atOnce": 2, "nodes": waits}))
+    most = [0]
+
+    def count(simulator: Simulator) -> None:
+        running = [n for n in simulator.run.status.nodes if n.state == "running" and n.name != "p"]
+        most[0] = max(most[0], len(running))
+
+    life.live(count)
+    assert most[0] == 2
+    assert (life.node("p").ended or 0) - (life.node("p").started or 0) == pytest.approx(6, abs=0.2)
+
+
+def test_a_fault_in_the_background_acts_while_the_rest_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    life = Life(
+        monkeypatch,
+        graph(
+            {
+                "name": "line", "type": "serial",
+                "nodes": [
+                    {"name": "slow", "background": True, **FAULT},
+                    {"name": "look", "type": "probe", "probe": "guard", "lasting": "2s"},
+                ],
+            },
+            {"name": "after", "needs": ["line"], **TASK},
+        ),
+    )  # fmt: skip
+    run = life.live()
+    fault, look = run.status.faults[0], life.node("look")
+    assert fault.effective_at is not None
+    assert look.started is not None
+    assert fault.effective_at <= look.started
+    assert (look.ended or 0) <= (fault.recovery_started or 0)
+    assert (fault.recovered_at or 0) - (fault.injected_at or 0) < 10, "it did not wait for its end"
+    assert life.node("after").started == life.node("line").ended
+    assert look.verdict == "held"
+    assert run.status.verdict == Verdict.HELD
+
+
+def test_a_branch_takes_the_first_case_that_is_true(monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = [
+        {"when": "nodes.ask.output.code == 7", "nodes": [{"name": "x", **TASK}]},
+        {"when": "nodes.ask.output.code > 2", "nodes": [{"name": "y", **TASK}]},
+        {"when": "true", "nodes": [{"name": "z", **TASK}]},
+    ]
+    branch = {"name": "way", "type": "branch", "needs": ["ask"], "cases": cases}
+    life = Life(monkeypatch, graph({"name": "ask", **TASK}, branch))
+    life.world.done["ask"] = [Done(None, "", {"code": 3})]
+    life.live()
+    assert life.outcomes() == {
+        "ask": "succeeded", "way": "succeeded", "x": "skipped", "y": "succeeded", "z": "skipped",
+    }  # fmt: skip
+    assert life.world.did == ["ask/1", "y/1"]
+
+
+def test_a_condition_without_an_answer_is_an_error_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    node = {"name": "b", "needs": ["a"], "when": "nodes.a.output.nothing == 1", **TASK}
+    life = Life(monkeypatch, graph({"name": "a", **TASK}, node))
+    run = life.live()
+    assert run.status.verdict == Verdict.ERROR
+    assert "no value" in run.status.reason
+    assert life.world.did == ["a/1"]
+
+
+def test_a_loop_ends_with_the_round_that_fulfils_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = {
+        "name": "again", "type": "repeat", "times": 5, "pause": "3s",
+        "until": "nodes.try.output.code == 0", "nodes": [{"name": "try", **TASK}],
+    }  # fmt: skip
+    life = Life(monkeypatch, graph(loop))
+    life.world.done |= {f"try.{n}": [Done(None, "", {"code": int(n < 3)})] for n in range(1, 6)}
+    run = life.live()
+    assert life.world.did == ["try.1/1", "try.2/1", "try.3/1"]
+    assert life.node("again.4").outcome == "skipped"
+    assert life.node("again").outcome == "succeeded"
+    gap = (life.node("try.2").started or 0) - (life.node("try.1").ended or 0)
+    assert gap == pytest.approx(3, abs=0.1)
+    assert run.status.verdict == Verdict.HELD
+
+
+def test_a_node_is_tried_again_with_a_growing_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    retry = {"attempts": 3, "backoff": "2s", "factor": 2.0}
+    life = Life(monkeypatch, graph({"name": "t", "retry": retry, **TASK}))
+    life.world.done["t"] = [Done("error", "once"), Done("error", "twice")]
+    run = life.live()
+    begun = [attempt.started for attempt in life.node("t").attempts]
+    assert [round(b - a) for a, b in pairwise(begun)] == [2, 4]
+    assert [attempt.text for attempt in life.node("t").attempts] == ["once", "twice", ""]
+    assert run.status.verdict == Verdict.HELD
+
+
+def test_a_fault_that_could_not_be_injected_is_tried_again_under_a_name_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    life = Life(monkeypatch, graph({"name": "f", "retry": {"attempts": 3}, **FAULT}), fail=1.0)
+
+    def mend(simulator: Simulator) -> None:
+        if simulator.run.status.faults:
+            life.world.odds.fail = 0.0
+
+    run = life.live(mend)
+    assert [fault.name for fault in run.status.faults] == ["f", "f_2"]
+    assert len({fault.uid for fault in run.status.faults}) == 2
+    assert run.status.verdict == Verdict.HELD
+    assert life.node("f").verdict == "held"
+
+
+@pytest.mark.parametrize(
+    ("odds", "verdict"),
+    [
+        ({"fail": 1.0}, Verdict.ERROR),
+        ({"ineffective": 1.0}, Verdict.NOT_EFFECTIVE),
+        ({"unmeasured": 1.0}, Verdict.NOT_MEASURED),
+        ({"task": 1.0}, Verdict.ERROR),
+        ({"bad": 1.0}, Verdict.BROKE),
+        ({"blind": 1.0}, Verdict.NOT_MEASURED),
+    ],
+)
+def test_what_fails_ends_the_run_with_its_own_verdict_or_not_at_all(
+    monkeypatch: pytest.MonkeyPatch, odds: dict[str, float], verdict: Verdict
+) -> None:
+    body = [
+        {"name": "f", **FAULT},
+        {"name": "t", **TASK},
+        {"name": "p", "type": "probe", "probe": "edge", "timeout": "5s"},
+    ]
+    for tolerant in (False, True):
+        line = {"name": "line", "type": "serial", "nodes": body, "continueOnFailure": tolerant}
+        life = Life(monkeypatch, graph(line, {"name": "next", "needs": ["line"], **TASK}))
+        life.world.values["guard"] = Measurement(value=0.1, ok=True)
+
+        def hurt(simulator: Simulator, life: Life = life) -> None:
+            if simulator.run.status.phase is Phase.STEADY:
+                life.world.odds = Odds(**odds)
+
+        run = life.live(hurt)
+        assert life.node("line").outcome == "failed"
+        if odds.get("task") and tolerant:
+            continue  # then the next one fails too
+        assert run.status.verdict == (Verdict.HELD if tolerant else verdict)
+        assert life.node("next").outcome == ("succeeded" if tolerant else "aborted")
+
+
+def test_last_nodes_run_when_everything_is_undone_whatever_happened(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spec = graph({"name": "f", **FAULT}, {"name": "t", **TASK}, last=({"name": "bye", **TASK},))
+    life = Life(monkeypatch, spec)
+    life.world.done["t"] = [Done("error", "no")]
+    run = life.live()
+    assert run.status.verdict == Verdict.ERROR
+    assert life.node("bye").outcome == "succeeded"
+    gone = run.status.faults[0].recovered_at
+    assert gone is None or (life.node("bye").started or 0) >= gone
+
+
+def test_an_abort_undoes_everything_and_the_last_nodes_still_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    line = {"name": "f", "background": True, **FAULT}
+    wait = {"name": "w", "type": "wait", "duration": "1h", "needs": ["f"]}
+    life = Life(monkeypatch, graph(line, wait, last=({"name": "bye", **TASK},)))
+
+    def stop(simulator: Simulator) -> None:
+        if life.node("f").state == "released":
+            simulator.interrupt = "enough"
+
+    run = life.live(stop)
+    assert run.status.aborted_by == "user"
+    assert life.outcomes() == {"f": "succeeded", "w": "aborted", "bye": "succeeded"}
+    assert all(fault.recovered_at for fault in run.status.faults)
+
+
+@pytest.mark.parametrize(("answer", "verdict"), [("continue", "held"), ("refuse", "not measured")])
+def test_a_person_decides(monkeypatch: pytest.MonkeyPatch, answer: Any, verdict: str) -> None:
+    ask = {"name": "ask", "type": "approval", "message": "go on?"}
+    life = Life(monkeypatch, graph(ask, {"name": "t", "needs": ["ask"], **TASK}))
+
+    def say(simulator: Simulator) -> None:
+        if simulator.world.ns > simulator.started_ns + 300 * SECOND:
+            said = [Approval(node="ask", answer=answer, by="ann", text="because")]
+            wish = simulator.run.spec.model_copy(update={"approvals": said})
+            simulator.run = simulator.run.model_copy(update={"spec": wish})
+        elif life.node("ask").state == "running":
+            simulator.world.ns += 10 * SECOND
+
+    run = life.live(say)
+    assert run.status.verdict == verdict
+    assert life.node("ask").output["by"] == "ann"
+    assert ("t/1" in life.world.did) == (answer == "continue")
+
+
+def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    ask = {"name": "ask", "type": "approval", "timeout": "20s"}
+    life = Life(monkeypatch, graph(ask))
+    assert life.live().status.verdict == Verdict.NOT_MEASURED
+    life = Life(monkeypatch, graph({**ask, "otherwise": "continue"}))
+    assert life.live().status.verdict == Verdict.HELD
+
+
+def test_while_it_is_paused_nothing_begins_and_no_time_counts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    line = {
+        "name": "line", "type": "serial",
+        "nodes": [
+            {"name": "w", "type": "wait", "duration": "10s", "timeout": "12s"},
+            {"name": "f", **FAULT},
+        ],
+    }  # fmt: skip
+    life = Life(monkeypatch, graph(line))
+    steps = [0]
+
+    def pause(simulator: Simulator) -> None:
+        status = simulator.run.status
+        if not status.nodes or life.node("w").state != "running":
+            return
+        steps[0] += 1
+        why = "lunch" if steps[0] < 60 else ""
+        wish = simulator.run.spec.model_copy(update={"pause": why})
+        simulator.run = simulator.run.model_copy(update={"spec": wish})
+        if why:
+            simulator.world.ns += SECOND
+
+    run = life.live(pause)
+    paused = run.status.pauses[0]
+    assert paused.until is not None
+    length = paused.until - paused.at
+    assert length > 30
+    took = (life.node("w").ended or 0) - (life.node("w").started or 0)
+    assert took == pytest.approx(10 + length, abs=2.1)
+    assert life.node("w").outcome == "succeeded"
+    assert run.status.verdict == Verdict.HELD
+
+
+def test_a_task_that_was_under_way_when_the_engine_died_is_not_done_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for idempotent in (False, True):
+        life = Life(monkeypatch, graph({"name": "t", "idempotent": idempotent, **TASK}))
+        life.simulator.latency = lambda action: 5 * SECOND if action.do is Do.TASK else 10**6
+        died = [False]
+
+        def die(simulator: Simulator, life: Life = life, died: list[bool] = died) -> None:
+            begun = life.simulator.run.status.nodes and life.node("t").state == "running"
+            if begun and not died[0]:
+                died[0] = True
+                simulator.die()
+                simulator.step()
+
+        run = life.live(die)
+        assert died[0]
+        assert life.world.did == ["t/1"] * (2 if idempotent else 1)
+        assert run.status.verdict == (Verdict.HELD if idempotent else Verdict.ERROR)
+        assert ("nobody knows" in run.status.reason) == (not idempotent)
+
+
+def test_a_run_is_taken_up_from_a_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = {
+        "name": "line", "type": "serial",
+        "nodes": [{"name": "a", **TASK}, {"name": "b", **TASK}, {"name": "c", **TASK}],
+    }  # fmt: skip
+    life = Life(monkeypatch, graph(line))
+    life.world.done["b"] = [Done("error", "no")]
+    run = life.live()
+    assert run.status.verdict == Verdict.ERROR
+    kept = again.kept(run, "b")
+    assert [node.name for node in kept] == ["a"]
+    life.world.did.clear()
+    life.simulator = Simulator(life.world, run.spec.resolved, monkeypatch)
+    wish = life.simulator.run.spec.model_copy(update={"reused": kept})
+    life.simulator.run = life.simulator.run.model_copy(update={"spec": wish})
+    assert life.live().status.verdict == Verdict.HELD
+    assert life.world.did == ["b/1", "c/1"]
+    assert life.node("a").reused == "r"
+
+
+def test_a_node_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    group = {
+        "name": "g", "type": "serial", "timeout": "5s",
+        "nodes": [{"name": "w", "type": "wait", "duration": "1m"}, {"name": "f", **FAULT}],
+    }  # fmt: skip
+    life = Life(monkeypatch, graph(group))
+    run = life.live()
+    assert run.status.verdict == Verdict.ERROR
+    assert "longer than 5s" in run.status.reason
+    assert life.outcomes() == {"g": "failed", "w": "aborted", "f": "aborted"}
+    life = Life(monkeypatch, graph({"name": "f", "timeout": "5s", **FAULT}))
+    run = life.live()
+    assert (run.status.faults[0].recovered_at or 0) - (run.status.faults[0].started or 0) < 7
+    assert life.node("f").outcome == "failed"
