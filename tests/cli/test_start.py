@@ -13,7 +13,8 @@ HEAVY = {"pydantic", "pydantic_core", "yaml", "rich", "aiohttp", "jinja2", "celp
 QUERY = {
     "faultline", "faultline.errors", "faultline.cli", "faultline.cli.main", "faultline.cli.naming",
     "faultline.cli.output", "faultline.cli.records", "faultline.cli.session", "faultline.changes",
-    "faultline.changes.journal", "faultline.changes.model", "faultline.changes.store",
+    "faultline.changes.halt", "faultline.changes.journal", "faultline.changes.model",
+    "faultline.changes.store",
     "faultline.kernel", "faultline.kernel.userns",
 }  # fmt: skip
 LATER = {"asyncio", "ctypes", "decimal", "hashlib", "shutil", "socket", "subprocess"}

@@ -54,10 +54,12 @@ def cron_line(text: str) -> str:
 
 
 def _cron(value: str | list[str]) -> str | list[str]:
-    lines = [value] if isinstance(value, str) else value
-    if not lines:
+    if isinstance(value, str):
+        cron_line(value)
+        return value
+    if not value:
         raise ValueError("expected at least one line")
-    for line in lines:
+    for line in value:
         try:
             cron_line(line)
         except ValueError as error:
@@ -114,6 +116,8 @@ class ExperimentUse(Model):
     place of the mapping is the name, or the file of an experiment, which `apply` puts in place."""
     spec: dict[str, Any] | None = None
     """The experiment itself, in which `${name}` stands for a parameter."""
+    folder: str = ""
+    """Where the files that it names are sought; `apply` puts the folder of its own file here."""
 
     @model_validator(mode="before")
     @classmethod

@@ -1,4 +1,4 @@
-"""`query`, `recover`, `watch`, `halt`: what is there, and making it go away.
+"""`query`, `recover`, `watch`: what is there, and making it go away.
 
 No parameter models, and nothing of the undo unless there is something to undo: `query` starts fast.
 """
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from faultline.changes import halt
 from faultline.changes.journal import Journal
 from faultline.changes.model import End, State
 from faultline.changes.store import Store, open_store
@@ -90,9 +91,8 @@ def query(
     if form != "table":
         output.emit([output.record_json(record) for record in records], form)
         return 0
-    if store.halt.exists():
-        why = store.halt.read_text().strip() or "no reason given"
-        output.say(f"halted: {why}; lift it: faultline halt --lift", fg="yellow")
+    for halted in halt.standing(store)[:1]:
+        output.say(f"halted: {halted}; {halted.how_to_lift}", fg="yellow")
     if not records:
         click.echo("no faults")
         return 0
@@ -298,24 +298,3 @@ def _look(recovery: Recovery, form: str, again: bool) -> None:
         click.echo("\x1b[H" if again else "\x1b[2J\x1b[H", nl=False)
     click.echo(time.strftime("%H:%M:%S") + ("\x1b[K" if terminal else ""))
     click.echo(text + ("\x1b[K\n\x1b[J" if terminal else ""), nl=not terminal)
-
-
-@click.command()
-@click.argument("reason", required=False, default="")
-@click.option("--lift", is_flag=True, help="Allow new faults again.")
-@output.format_option
-def halt(reason: str, lift: bool, form: str) -> int:
-    """Undo everything now and refuse new faults until `faultline halt --lift`."""
-    with _recovery() as recovery:
-        if lift:
-            recovery.lift()
-            output.emit({"halted": False}, form) if form != "table" else click.echo("lifted")
-            return 0
-        began = time.monotonic()
-        records = recovery.halt(reason)
-        status = report_recovery(recovery, records, form)
-        if form == "table":
-            took = time.monotonic() - began
-            undone = f"{len(records)} fault{'' if len(records) == 1 else 's'} undone"
-            click.echo(f"halted: {undone} in {took:.2f} s; lift it: faultline halt --lift")
-        return status

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from faultline.api import admission
@@ -17,6 +18,7 @@ from faultline.api.model import API_VERSION
 from faultline.api.run import Phase, Run
 from faultline.api.schedule import LABEL, OCCURRENCE, Schedule
 from faultline.engine import runs, scheduling
+from faultline.engine.children import Finder
 from faultline.engine.scheduling import AbortRun, Action, CreateRun, Facts, RunFact
 from faultline.errors import FaultlineError, Happened, UnknownName
 from faultline.stores.model import Exists, Filter, Stale, Store, Summary
@@ -137,6 +139,7 @@ def make_run(
         check=check,
         name=run,
         labels={LABEL: name, **(labels or {})},
+        base=Path(schedule.spec.experiment.folder),
     )
 
 
@@ -149,6 +152,13 @@ def resolved(store: Store, schedule: Schedule) -> Experiment:
     else:
         data = inline(use.name, use.spec)
     return admission.resolve(data, schedule.spec.parameters, f"experiment {use.name}")
+
+
+def check(store: Store, schedule: Schedule, check_fault: admission.CheckFault) -> None:
+    """Raise InvalidDocument or UnknownName if its runs could not be made."""
+    finder = Finder(store, check_fault, runs.load)
+    experiment = finder.checked(resolved(store, schedule))
+    finder.children(experiment, Path(schedule.spec.experiment.folder))
 
 
 def inline(name: str, spec: dict[str, Any]) -> dict[str, Any]:
