@@ -22,7 +22,7 @@ from faultline.api.run import Run
 from faultline.engine.model import SECOND, Action, Do
 
 FIRST = int(os.environ.get("FAULTLINE_SEED", "1"))
-SEEDS = 250
+SEEDS = 1000
 MANY = 4000
 
 

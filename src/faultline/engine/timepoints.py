@@ -176,16 +176,18 @@ def _score(draft: Draft) -> None:
         ("located", spec.located, draft.spec.location),
         ("recovered", spec.recovered, draft.spec.recovery),
     )
+    scores: list[Scored] = []
     for name, limit, moment in lines:
         at = getattr(points, name)
         took = None if at is None else at - points.effective
         got = 0.0 if took is None else 100.0 if took <= limit.seconds else 50.0
         got = 0.0 if took is not None and took > 2 * limit.seconds else got
-        points.scores.append(
+        scores.append(
             Scored(
                 name=name, limit=limit.seconds, took=took, points=got, measured=moment is not None
             )
         )
+    points.scores = scores
     counted = [line.points for line in points.scores if line.measured]
     points.score = sum(counted) / len(counted) if counted else None
 
