@@ -29,6 +29,9 @@ from faultline.probes.prober import Figures
 _LEFT_BEHIND = 8  # drivers that may wait for a server that is silent
 _LONGEST = 16384  # characters of a text of the row
 _COLUMNS = 200
+# Unknown columns, rights that are missing, a write in a transaction that may not.
+_SQLITE = ("SQLITE_ERROR", "SQLITE_READONLY")
+_MYSQL = (1044, 1054, 1142, 1143, 1290, 1792)
 _STREAMED = ("select", "with", "values", "table")
 _DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
 
@@ -71,10 +74,8 @@ class Prober(prober.Prober[SqlProbe]):
         try:
             row = self._apart.run(limit, lambda: self._read(wire, limit), wire.cut)
         except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError) as error:
-            # SQLite has one class for a wrong query and for a database that is broken or locked.
-            found = getattr(getattr(error, "orig", None), "sqlite_errorname", "")
-            failed = ObserveFailed if found == "SQLITE_ERROR" else NoAnswer
-            raise failed(self._said(error)) from error
+            ours = _is_ours(getattr(error, "orig", None))
+            raise (ObserveFailed if ours else NoAnswer)(self._said(error)) from error
         except exc.SQLAlchemyError as error:  # the query is wrong, or may not be asked
             raise ObserveFailed(self._said(error)) from error
         except ModuleNotFoundError as error:
@@ -161,6 +162,16 @@ class Prober(prober.Prober[SqlProbe]):
         return Measurement(value=value, ok=True, text=said, result={"row": shown})
 
 
+def _is_ours(error: Any) -> bool:
+    """Whether the query is to blame: some databases have one class of errors for a query that is
+    wrong or may not be asked, and for a server that is broken, locked or not there.
+    """
+    first = error.args[0] if getattr(error, "args", ()) else None
+    return getattr(error, "sqlite_errorname", "") in _SQLITE or (
+        isinstance(first, int) and first in _MYSQL
+    )
+
+
 def _number(value: Any) -> float | None:
     if isinstance(value, (bool, int, float, Decimal)):
         try:
@@ -199,6 +210,9 @@ def _settings(backend: str, driver: str, limit: Limit) -> dict[str, Any]:
             "keepalives_count": 2,
             "tcp_user_timeout": max(1000, int(limit.left() * 2000)),
         }
+    if driver in ("pymysql", "mysqldb"):
+        whole = math.ceil(limit.left())
+        return {"connect_timeout": whole, "read_timeout": whole, "write_timeout": whole}
     if backend == "sqlite":
         return {"timeout": limit.left()}  # for a lock of somebody else
     return {}
@@ -219,8 +233,6 @@ def _first(dialect: str, limit: Limit) -> list[str]:
             ]
         case "mysql" | "mariadb":
             return ["START TRANSACTION READ ONLY"]
-        case "oracle":
-            return ["SET TRANSACTION READ ONLY"]
         case "sqlite":
             return ["PRAGMA query_only = ON"]
         case _:
