@@ -175,7 +175,8 @@ class LogStatus(StatusModel):
     source: str = ""
     """Where it was read, in words."""
     begin: dict[str, int | str] = Field(default_factory=dict[str, int | str])
-    """Where the file ended when the run began: `path`, `device`, `inode`, `offset`."""
+    """Where the file ended when the run began: `path`, `inode`, `offset`, and a digest of the
+    bytes `before` it."""
     lines: list[LogLine] = Field(default_factory=list[LogLine])
     """In order of time."""
     seen: int = 0

@@ -7,6 +7,7 @@ has ended. What was written between two looks was written then.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 import time
@@ -19,6 +20,7 @@ from faultline.errors import ObserveFailed
 
 LARGEST = 32 << 20
 """Bytes that are read of one log; of more, the first half and the last."""
+_MEMORY = 64  # bytes by which a file is known
 _KEPT = 20_000  # looks at which it had grown
 
 
@@ -56,17 +58,27 @@ class Growth:
 
 
 def mark(path: str) -> dict[str, int | str]:
-    """Where a file ends now; it need not exist yet."""
+    """Where a file ends now; it need not exist yet.
+
+    An inode is used again at once, so a digest of what stands before that place is kept as well.
+    """
     try:
-        found = Path(path).stat()
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
-        return {"path": path, "device": 0, "inode": 0, "offset": 0}
-    return {
-        "path": path,
-        "device": found.st_dev,
-        "inode": found.st_ino,
-        "offset": found.st_size,
-    }
+        return {"path": path, "inode": 0, "offset": 0, "before": ""}
+    try:
+        found = os.fstat(fd)
+        size = found.st_size if stat.S_ISREG(found.st_mode) else 0
+        return {"path": path, "inode": found.st_ino, "offset": size, "before": _before(fd, size)}
+    finally:
+        os.close(fd)
+
+
+def _before(fd: int, offset: int) -> str:
+    """A digest of the last bytes before a place; '' where there are none."""
+    length = min(offset, _MEMORY)
+    data = os.pread(fd, length, offset - length) if length else b""
+    return hashlib.sha256(data).hexdigest()[:16] if data else ""
 
 
 def pieces(begin: dict[str, int | str], notes: list[str]) -> Iterator[Piece]:
@@ -85,9 +97,10 @@ def pieces(begin: dict[str, int | str], notes: list[str]) -> Iterator[Piece]:
             found = os.fstat(fd)
             if not stat.S_ISREG(found.st_mode):
                 raise ObserveFailed(f"{file} is not a regular file")
-            offset = start if found.st_size >= start else 0
+            same = not start or _before(fd, start) == begin["before"]
+            offset = start if same and found.st_size >= start else 0
             if offset < start:
-                notes.append("it was emptied meanwhile; what stood in it before is gone")
+                notes.append("it was emptied or replaced meanwhile; what it held before is gone")
             size = found.st_size - offset
             if size > left:
                 notes.append(f"{size - left} bytes in the middle of it were not read")
