@@ -17,6 +17,7 @@ from faultline.api.probe import Measurement
 from faultline.api.run import Phase, Run, Verdict
 from faultline.engine import again
 from faultline.engine.model import SECOND, Do, Done
+from faultline.units import Duration
 
 FAULT = {"type": "fault", "fault": "network.delay", "duration": "10s"}
 TASK = {"type": "task", "command": {"command": ["true"]}}
@@ -378,3 +379,52 @@ def test_a_node_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch)
     run = life.live()
     assert (run.status.faults[0].recovered_at or 0) - (run.status.faults[0].started or 0) < 7
     assert life.node("f").outcome == "failed"
+
+
+def test_a_search_finds_what_is_still_borne(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service that bears up to 120 ms, tried by real steps of the engine."""
+    search = {
+        "name": "limit", "type": "search",
+        "fault": {"fault": "network.delay", "params": {"interface": "lo"}, "duration": "1m"},
+        "search": {
+            "parameter": "latency", "low": "10ms", "high": "500ms", "tolerance": "20ms",
+            "probes": ["edge"], "hold": "3s", "warmup": "1s", "cooldown": "2s",
+        },
+    }  # fmt: skip
+    life = Life(monkeypatch, graph(search, {"name": "t", "needs": ["limit"], **TASK}))
+
+    def bear(simulator: Simulator) -> None:
+        acting = [f for f in simulator.run.status.faults if f.effective_at and not f.recovered_at]
+        hurt = any(Duration.parse(str(f.params["latency"])).seconds > 0.12 for f in acting)
+        life.world.values["edge"] = Measurement(value=0.0, ok=not hurt, text="seen")
+
+    run = life.live(bear)
+    found = life.node("limit").output
+    assert found["answer"] == "found"
+    low, high = (Duration.parse(str(found[key])).seconds for key in ("borne", "notBorne"))
+    assert low <= 0.12 <= high
+    assert high - low <= 0.0201
+    assert run.status.verdict == Verdict.HELD
+    assert life.node("t").outcome == "succeeded"
+    assert len(run.status.faults) == found["trials"]
+    assert all(fault.recovered_at for fault in run.status.faults), "a trial was left acting"
+    for before, after in pairwise(run.status.faults):
+        assert (after.started or 0) - (before.recovered_at or 0) >= 1.9, "no time to cool down"
+
+
+def test_a_search_that_is_aborted_undoes_its_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    search = {
+        "name": "limit", "type": "search",
+        "fault": {"fault": "network.delay", "duration": "1m"},
+        "search": {"parameter": "latency", "low": "1ms", "high": "1s", "probes": ["edge"]},
+    }  # fmt: skip
+    life = Life(monkeypatch, graph(search))
+
+    def stop(simulator: Simulator) -> None:
+        if len(simulator.run.status.faults) == 3:
+            simulator.interrupt = "enough"
+
+    run = life.live(stop)
+    assert run.status.aborted_by == "user"
+    assert life.node("limit").outcome == "aborted"
+    assert all(fault.recovered_at for fault in run.status.faults)

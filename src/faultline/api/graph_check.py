@@ -165,6 +165,10 @@ def _fault(path: str, node: NodeBase, check_fault: CheckFault) -> Iterable[Probl
         for problem in check_fault(node.fault, node.params):
             yield Problem(f"{path}.{problem.path}", problem.expected, problem.given)
     if isinstance(node, SearchStep):
+        if node.fault.duration <= node.search.warmup + node.search.hold:
+            yield Problem(
+                f"{path}.fault.duration", "longer than warmup and hold", str(node.fault.duration)
+            )
         for value in (node.search.low, node.search.high):
             for problem in check_fault(
                 node.fault.fault, node.search.params_with(node.fault.params, value)
