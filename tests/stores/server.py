@@ -93,7 +93,7 @@ class Server:
         self._process.wait(START)
 
     def close(self) -> None:
-        self.stop()
+        self.stop(signal.SIGQUIT)  # nobody needs what it would still write
         shutil.rmtree(self.folder)
 
     def __enter__(self) -> Self:

@@ -32,7 +32,7 @@ def claim(
     epoch, now = db.clock()
     matching, values = summaries.condition(kind, replace(where, ended=False))
     rows = db.rows(
-        "SELECT l.name, l.fence FROM summaries s JOIN leases l"  # noqa: S608 (constants)
+        "SELECT s.name, s.uid, l.fence FROM summaries s JOIN leases l"  # noqa: S608 (constants)
         f" ON l.kind = s.kind AND l.name = s.name WHERE {matching} AND {_FREE}"
         f" ORDER BY s.created, s.name LIMIT ?{db.skip_locked}",
         *values, epoch, now, limit,
@@ -40,9 +40,9 @@ def claim(
     db.many(
         "UPDATE leases SET holder = ?, fence = fence + 1, epoch = ?, expires = ?"
         " WHERE kind = ? AND name = ?",
-        [(holder, epoch, now + ttl, kind, name) for name, _ in rows],
+        [(holder, epoch, now + ttl, kind, name) for name, _, _ in rows],
     )
-    return [Lease(kind, name, holder, fence + 1, until) for name, fence in rows]
+    return [Lease(kind, name, uid, holder, fence + 1, until) for name, uid, fence in rows]
 
 
 def renew(db: Database, leases: Sequence[Lease], ttl: float) -> list[Lease]:

@@ -121,6 +121,7 @@ class Lease:
 
     kind: str
     name: str
+    uid: str
     holder: str
     fence: int
     until_ns: int  # CLOCK_BOOTTIME of this machine; until then nobody else can have it

@@ -50,7 +50,7 @@ class SqlStore:
             where = SqliteDatabase(where)
         self._db: Database = where
         self._written: dict[tuple[str, str], tuple[int, Written]] = {}
-        self._held: dict[tuple[str, str], int] = {}
+        self._held: dict[str, int] = {}  # the fences of what was claimed here, by uid
 
     @property
     def shared(self) -> bool:
@@ -187,7 +187,7 @@ class SqlStore:
         kind, name = resource.kind, resource.metadata.name
         spec, status, series = documents.parts(resource)
         before, writer = self._written.pop((kind, name), (0, Written()))
-        fence = self._held.get((kind, name)) if fence is None else fence
+        fence = self._held.get(resource.metadata.uid) if fence is None else fence
         with self._db.writing():
             if fence is not None:
                 leasing.check(self._db, kind, name, fence)
@@ -285,7 +285,7 @@ class SqlStore:
                 Claimed(self._complete(kind, self._row(lease.kind, lease.name)), lease)
                 for lease in taken
             ]
-        self._held.update({(lease.kind, lease.name): lease.fence for lease in taken})
+        self._held.update({each.resource.metadata.uid: each.lease.fence for each in found})
         return found
 
     def renew(self, leases: Sequence[Lease], ttl: float) -> Sequence[Lease]:
@@ -293,8 +293,8 @@ class SqlStore:
             return leasing.renew(self._db, leases, ttl)
 
     def release(self, lease: Lease) -> None:
-        if self._held.get((lease.kind, lease.name)) == lease.fence:
-            del self._held[lease.kind, lease.name]
+        if self._held.get(lease.uid) == lease.fence:
+            del self._held[lease.uid]
         leasing.release(self._db, lease)
 
     # ------------------------------------------------------------------ inside
