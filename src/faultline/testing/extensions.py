@@ -6,6 +6,7 @@ measure, and changes nothing.
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -92,7 +93,9 @@ def looked(
         complaints += [f"it changed: {line}" for line in lines if not line.startswith(others)]
         after = conformance.files_of(folder)
         complaints += [f"it changed: {line}" for line in conformance.changed(files, after)]
-    return list(dict.fromkeys(complaints))
+        if complaints:
+            break
+    return complaints
 
 
 def _judged(answer: Measurement | Selected, *, good: bool) -> list[str]:
@@ -114,11 +117,10 @@ def _left_running(mark: str) -> list[str]:
     left: list[str] = []
     if count := program.end_calls(mark):
         left.append(f"{count} of its session")
-    left += [
-        f"{process.name} ({process.pid})"
-        for process in procfs.find_by_environment(CALL)
-        if procfs.environment(process.pid).get(CALL, "").startswith(f"{mark} ")
-    ]
+    for process in procfs.find_by_environment(CALL):
+        if procfs.environment(process.pid).get(CALL, "").startswith(f"{mark} "):
+            left.append(f"{process.name} ({process.pid})")
+            process.id.send(signal.SIGKILL)
     return left
 
 
