@@ -253,25 +253,25 @@ def test_a_file_gives_its_size_its_age_and_its_matches(measure: Measure, tmp_pat
     path = tmp_path / "file"
     path.write_bytes(b"one\nERROR two\nERROR three")
     os.utime(path, (time.time() - 60, time.time() - 60))
-    file = {"kind": "file", "path": str(path)}
-    assert measure(**file).value == 1
-    assert measure(**file, measure="size").value == 25
-    age = measure(**file, measure="age").value
+    file = {"path": str(path)}
+    assert measure("file", **file).value == 1
+    assert measure("file", **file, measure="size").value == 25
+    age = measure("file", **file, measure="age").value
     assert age is not None
     assert 60 <= age < 90
-    found = measure(**file, measure="matches", pattern="^ERROR")
+    found = measure("file", **file, measure="matches", pattern="^ERROR")
     assert (found.ok, found.value, found.result["line"]) == (True, 2, "ERROR three")
-    assert measure(**file, pattern="ERROR").ok is True
-    assert measure(**file, pattern="FATAL").ok is False
-    assert measure(**file, pattern="FATAL", measure="matches", expect="0").ok is True
-    assert measure(**file, pattern="FATAL", largest="10B").ok is None
+    assert measure("file", **file, pattern="ERROR").ok is True
+    assert measure("file", **file, pattern="FATAL").ok is False
+    assert measure("file", **file, pattern="FATAL", measure="matches", expect="0").ok is True
+    assert measure("file", **file, pattern="FATAL", largest="10B").ok is None
 
 
 def test_a_file_that_is_not_there(measure: Measure, tmp_path: Path) -> None:
-    file = {"kind": "file", "path": str(tmp_path / "no" / "file")}
-    assert (measure(**file).ok, measure(**file).value) == (False, 0)
-    assert measure(**file, expect="0").ok is True  # absence may be wanted
-    gone = measure(**file, measure="size")
+    file = {"path": str(tmp_path / "no" / "file")}
+    assert (measure("file", **file).ok, measure("file", **file).value) == (False, 0)
+    assert measure("file", **file, expect="0").ok is True  # absence may be wanted
+    gone = measure("file", **file, measure="size")
     assert (gone.ok, gone.value) == (False, None)
     assert "does not exist" in gone.text
 

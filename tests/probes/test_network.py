@@ -112,11 +112,11 @@ def test_http_says_what_was_wrong_with_an_answer(
 
 
 def test_a_refused_connection_is_the_service_failing(measure: Measure, closed_port: int) -> None:
-    for fields in (
-        {"kind": "http", "url": f"http://127.0.0.1:{closed_port}/"},
-        {"kind": "tcp", "host": "127.0.0.1", "port": closed_port},
+    for kind, fields in (
+        ("http", {"url": f"http://127.0.0.1:{closed_port}/"}),
+        ("tcp", {"host": "127.0.0.1", "port": closed_port}),
     ):
-        found = measure(**fields)
+        found = measure(kind, **fields)
         assert found.ok is False
         assert "connection refused" in found.text
 

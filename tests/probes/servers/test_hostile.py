@@ -114,7 +114,7 @@ def ask(measure: Measure, what: str, port: int, **more: Any) -> tuple[Measuremen
     if what in ("redis", "redis over TLS", "grpc"):
         fields["port"] = port
     begun = time.monotonic()
-    found = measure(**fields, **more, timeout=f"{LIMIT * 1000:.0f}ms")
+    found = measure(fields.pop("kind"), **fields, **more, timeout=f"{LIMIT * 1000:.0f}ms")
     return found, time.monotonic() - begun
 
 
