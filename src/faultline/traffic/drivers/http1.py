@@ -76,7 +76,8 @@ class Client:
         for cls, name in _BY_CLASS:
             if isinstance(error, cls):
                 return name
-        return "bad request" if isinstance(error, ValueError) else error_kind(error)
+        ours = isinstance(error, ValueError) and not isinstance(error, OSError)  # of TLS are both
+        return "bad request" if ours else error_kind(error)
 
     async def close(self) -> None:
         if self._connector:

@@ -137,7 +137,8 @@ class Client:
             return str(error)
         if isinstance(error, H2Error):
             return "bad answer"
-        return "bad request" if isinstance(error, ValueError) else error_kind(error)
+        ours = isinstance(error, ValueError) and not isinstance(error, OSError)  # of TLS are both
+        return "bad request" if ours else error_kind(error)
 
     async def close(self) -> None:
         for wires in self._wires.values():

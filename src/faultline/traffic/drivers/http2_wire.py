@@ -81,9 +81,10 @@ class Wire(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         tls = cast("ssl.SSLObject | None", transport.get_extra_info("ssl_object"))
         self.protocol = (tls.selected_alpn_protocol() or "") if tls else ""
-        self._h2.local_settings.initial_window_size = _WINDOW
-        self._h2.local_settings.enable_push = 0
         self._h2.initiate_connection()
+        self._h2.update_settings(
+            {SettingCodes.INITIAL_WINDOW_SIZE: _WINDOW, SettingCodes.ENABLE_PUSH: 0}
+        )
         self._h2.increment_flow_control_window(_WINDOW)
         self._flush()
 
