@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from lifeground import Ground, answer, faultline
 
-from faultline.changes import undo
+from faultline.changes import halt, undo
 from faultline.changes.model import End, State
 from faultline.errors import Halted, InvalidDocument, InvalidParameter, PlanStale
 from faultline.injection import trial
@@ -168,20 +168,13 @@ def test_a_halt_that_comes_while_a_fault_is_on_its_way_stops_it(
 def test_halt_stops_what_is_there_where_it_cannot_even_be_written(
     ground: Ground, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = Path.write_text
-    full = [True]
-
-    def fails_once(self: Path, *given: str) -> int:
-        if full.pop():
-            full.append(False)
-            raise OSError(28, "No space left on device")
-        full.append(False)
-        return write(self, *given)
+    def fails(*given: object) -> Path:
+        raise OSError(28, "No space left on device")
 
     with ground.injector() as injector:
         injector.inject(ground.order())
         with monkeypatch.context() as patch:
-            patch.setattr(Path, "write_text", fails_once)
+            patch.setattr(halt, "for_good", fails)
             assert [each.end for each in injector.halt("full")] == [End.RECOVERED]
         assert ground.names() == ["kept"]
         with pytest.raises(Halted):
