@@ -49,6 +49,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rerun": ("wishes:rerun", "Carry a run out once more from one of its nodes."),
     "schedule": ("schedule:schedule", "Run experiments by the calendar: see, pause, trigger them."),
     "validate": ("experiments:validate", "Check a document without running it."),
+    "traffic": ("traffic:traffic", "Run a load alone; import one from JMeter, HAR or OpenAPI."),
     "boot": ("boot:boot", "Recover what survived a reboot; install the unit that does it."),
     "completion": ("completion:completion", "Print the completion script for your shell."),
 }

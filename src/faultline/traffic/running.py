@@ -14,6 +14,11 @@ class Running(Protocol):
     def spec(self) -> TrafficBase: ...
 
     @property
+    def running(self) -> bool:
+        """Whether it still sends or waits for answers."""
+        ...
+
+    @property
     def failure(self) -> str:
         """Why it ended before its time, with figures missing; '' if it did not."""
         ...

@@ -1,0 +1,1 @@
+"""Scenarios from the documents of other tools: JMeter, HAR, Postman, OpenAPI."""
