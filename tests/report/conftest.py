@@ -2,16 +2,129 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from faultline.api.graph_status import Attempt, NodeState, NodeStatus
 from faultline.api.run import Run
+from faultline.api.timepoints import Judged, Scored
+from faultline.api.watching import LogLine, LogStatus, TargetSecond, TargetStatus
 
 DATA = Path(__file__).parent / "data"
 NAMES = sorted(path.stem for path in DATA.glob("*.json"))
+FULL = "run-full"
 Read = Callable[[str], Run]
+
+
+def _recorded(name: str) -> Run:
+    return Run.model_validate_json((DATA / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def watched(start: float, length: int, begin: int, end: int) -> list[TargetStatus]:
+    """Curves of a container that is busy while a fault lasts, and of its host. TEST DATA."""
+    seconds: list[TargetSecond] = []
+    for at in range(length):
+        busy = begin <= at < end
+        wave = 0.5 + 0.5 * math.sin(at / 3)
+        seconds.append(
+            TargetSecond(
+                at=start + at,
+                cpu=1.7 + 0.2 * wave if busy else 0.2 + 0.1 * wave,
+                throttled=0.4 * wave if busy else 0.0,
+                memory=(180 + 40 * wave) * 2**20 if busy else 120 * 2**20,
+                read=0.0,
+                written=4e6 * wave,
+                received=2e5 * (1 + wave),
+                sent=9e5 * (1 + wave),
+                retransmits=3.0 * wave if busy else 0.0,
+                cpu_pressure=0.6 if busy else 0.02,
+                memory_pressure=0.0,
+                io_pressure=0.1 * wave,
+                processes=5 if busy else 3,
+                restarts=1 if at == begin + 2 else 0,
+            )
+        )
+    host = [each.model_copy(update={"cpu": (each.cpu or 0) + 0.4}) for each in seconds]
+    return [
+        TargetStatus(name="host", kind="host", words="this host", started=start, cores=2.0,
+                     memory_limit=8 * 2**30, seconds=host, cost=0.002),
+        TargetStatus(name="container web", kind="container", cores=2.0,
+                     words="container web (docker 3f2a91c0b7de)", started=start, seconds=seconds,
+                     memory_limit=256 * 2**20, missing=["network: it shares that of the host"],
+                     cost=0.001),
+        TargetStatus(name="process gone", started=start, end="no process has it"),
+    ]  # fmt: skip
+
+
+def lines(start: float, length: int, begin: int, end: int) -> list[LogStatus]:
+    """What a service might have logged meanwhile. TEST DATA."""
+    said = [
+        LogLine(at=start + at + 0.2, text="ERROR upstream timed out" if begin < at < end else "GET")
+        for at in range(length)
+    ]
+    return [
+        LogStatus(name="web", source="container web", lines=said, seen=900, masked=2),
+        LogStatus(name="audit", source="file /var/log/audit.log", text="Permission denied"),
+        LogStatus(name="quiet", source="file /var/log/quiet.log"),
+        LogStatus(name="undated", source="file /x", lines=[LogLine(text="no time")], seen=1),
+    ]
+
+
+def nodes(start: float) -> list[NodeStatus]:
+    """A small graph with every way to end. TEST DATA."""
+
+    def node(
+        name: str, kind: str, begin: float | None, end: float | None, **more: object
+    ) -> NodeStatus:
+        stamps = [None if at is None else start + at for at in (begin, end)]
+        state = NodeState.ENDED if end is not None else NodeState.WAITING
+        fields = {"name": name, "type": kind, "state": state, **more}
+        return NodeStatus.model_validate(
+            {**fields, "started": stamps[0], "ended": stamps[1]}, by_name=True
+        )
+
+    tries = [
+        Attempt(started=start + 9.6, ended=start + 9.7, verdict="error", text="busy"),
+        Attempt(started=start + 9.8, ended=start + 25),
+    ]
+    return [
+        node("all", "parallel", 9.5, 26, outcome="succeeded"),
+        node("slow-net", "fault", 9.6, 25, outcome="succeeded", parent="all", attempts=tries),
+        node("inner", "serial", 9.5, 20, outcome="failed", parent="all", text="ask failed"),
+        node(
+            "ask", "task", 10, 12, outcome="failed", verdict="broke", parent="inner", text="exit 1"
+        ),
+        node("look", "probe", 12, 20, outcome="succeeded", verdict="held", parent="inner"),
+        node("other", "branch", None, None, outcome="skipped", text="its condition is false"),
+        node("late", "wait", 20, 22, outcome="aborted"),
+        node("never", "approval", None, None),
+    ]
+
+
+def full(run: Run) -> Run:
+    """A recorded run with everything else that a run can have."""
+    status = run.status
+    start = status.started or 0.0
+    status.targets = watched(start, 31, 10, 25)
+    status.logs = lines(start, 31, 10, 25)
+    status.nodes = nodes(start)
+    points = status.points
+    points.effective, points.impact, points.discovered = start + 10.0, start + 11, start + 14
+    points.scores = [
+        Scored(name="discovered", limit=60, took=3, points=100),
+        Scored(name="located", limit=300, took=None),
+        Scored(name="recovered", limit=600, measured=False),
+    ]
+    points.judged = [
+        Judged(name="quick", text="recovered.at - effective.at < duration('10m')", ok=True),
+        Judged(name="slow", text="a < b", ok=False, reason="12 s"),
+        Judged(name="unknown", text="located.at > 0", reason="nobody located it"),
+    ]
+    points.score = 66.7
+    return run
 
 
 @pytest.fixture(scope="session")
@@ -19,14 +132,14 @@ def recorded() -> Read:
     """Reads a recorded run by name, fresh each time: tests may change it."""
 
     def read(name: str) -> Run:
-        return Run.model_validate_json((DATA / f"{name}.json").read_text(encoding="utf-8"))
+        return full(_recorded("run-broke")) if name == FULL else _recorded(name)
 
     return read
 
 
-@pytest.fixture(params=NAMES)
+@pytest.fixture(params=[*NAMES, FULL])
 def run(request: pytest.FixtureRequest, recorded: Read) -> Run:
-    """Each recorded run in turn."""
+    """Each recorded run in turn, and one with everything."""
     return recorded(request.param)
 
 
@@ -38,3 +151,8 @@ def held(recorded: Read) -> Run:
 @pytest.fixture
 def broke(recorded: Read) -> Run:
     return recorded("run-broke")
+
+
+@pytest.fixture
+def complete(recorded: Read) -> Run:
+    return recorded(FULL)

@@ -133,8 +133,8 @@ def _marks(fault: FaultStatus, clock: Clock) -> tuple[Mark, ...]:
         (fault.started, "asked"),
         (fault.effective_at, "effective"),
         (fault.impact_at, "impact"),
-        (fault.recovery_started, "recovery started"),
-        (fault.recovered_at, "recovered"),
+        (fault.recovery_started, "undoing"),
+        (fault.recovered_at, "gone"),
     ]
     return tuple(Mark(clock.at(at), name) for at, name in known if at is not None)
 

@@ -96,7 +96,7 @@ def tiles(story: Story) -> list[Tile]:
     if story.score is not None:
         tone = "good" if story.score >= 80 else "warn" if story.score >= 50 else "bad"
         reached = sum(s.took is not None and s.took <= s.limit for s in story.scores)
-        note = f"{reached} of {words.plural(len(story.scores), 'aim')} reached"
+        note = f"{reached} of {words.plural(sum(s.measured for s in story.scores), 'aim')} reached"
         out.append(Tile("Score", f"{words.significant(story.score)} of 100", note, tone))
     if story.traffic:
         sent, errors = sum(t.sent for t in story.traffic), sum(t.errors for t in story.traffic)

@@ -93,7 +93,7 @@ def timeline(story: Story) -> Timeline:
         panels.extend(_traffic(frame, index, traffic))
     for index, target in enumerate(story.targets):
         panels += curves_of(frame, index, target)
-    panels += [lines_of(frame, index, log) for index, log in enumerate(story.logs) if log.lines]
+    panels += [lines_of(frame, index, log) for index, log in enumerate(story.logs) if log.dated]
     bands = [bar for fault in story.faults for bar in _edges(frame, fault)]
     return Timeline(
         length=frame.length,

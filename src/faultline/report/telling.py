@@ -212,9 +212,12 @@ def _targets(story: Story) -> list[Sentence]:
 def _change(target: TargetStory, window: tuple[float, float]) -> str:
     """What differs notably from before; '' if nothing does."""
     found: list[str] = []
-    names = (("cpu", "cores busy"), ("cpu_pressure", "waiting for a core"))
-    more = (("memory_pressure", "waiting for memory"), ("io_pressure", "waiting for a disk"))
-    for curve, text in (*names, *more, ("throttled", "made to wait by its quota")):
+    names = (("cpu", "cores busy"), ("cpu_pressure", "of the time waiting for a core"))
+    more = (
+        ("memory_pressure", "of the time waiting for memory"),
+        ("io_pressure", "of the time waiting for a disk"),
+    )
+    for curve, text in (*names, *more, ("throttled", "of the time made to wait by its quota")):
         before, during = target.mean(curve, 0.0, window[0]), target.mean(curve, *window)
         if before is not None and during is not None and abs(during - before) > _NOTABLE:
             unit = "" if curve == "cpu" else "ratio"
@@ -265,12 +268,9 @@ def _ends(story: Story) -> list[Sentence]:
     undone = [f for f in story.faults if f.recovered is not None and not f.residue]
     if undone and not people:
         last = max(f.recovered for f in undone if f.recovered is not None)
-        began = (
-            min(f.recovery for f in undone if f.recovery is not None)
-            if any(f.recovery is not None for f in undone)
-            else None
-        )
-        after = f", {words.span(last - began)} after undoing began" if began is not None else ""
+        took = [f.time_to_recovery for f in undone if f.time_to_recovery is not None]
+        within = " within" if len(undone) > 1 else ""
+        after = f",{within} {words.span(max(took))} after undoing began" if took else ""
         every = "Every fault was" if len(undone) > 1 else "The fault was"
         out.append(Sentence(last, f"{every} undone, and looked for and not found{after}.", "good"))
     return out

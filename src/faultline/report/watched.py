@@ -92,6 +92,11 @@ class LogStory:
     masked: int = 0
     text: str = ""
 
+    @property
+    def dated(self) -> bool:
+        """Whether any of its lines says when it was written."""
+        return any(line.at is not None for line in self.lines)
+
     def trouble(self, start: float, end: float) -> int:
         """How many lines tell of trouble in a stretch of the run."""
         return sum(each.trouble for each in self.lines if each.at and start <= each.at < end)

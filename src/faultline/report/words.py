@@ -103,7 +103,9 @@ def span(seconds: float | None) -> str:
 
 def moment(seconds: float | None) -> str:
     """A point of time of the run, from its start: 12.345 s."""
-    return NONE if seconds is None else f"{seconds:.2f} s"
+    if seconds is None:
+        return NONE
+    return f"{seconds:.2f} s" if abs(seconds) < 1000 else f"{seconds:,.1f} s"
 
 
 def amount(value: float | None, unit: str) -> str:
