@@ -8,6 +8,7 @@ from pydantic import Field
 
 from faultline.api.graph import Step
 from faultline.api.model import Model, NodeName, Resource
+from faultline.api.notify import NotifySpec
 from faultline.api.probe import ProbeSpec
 from faultline.api.quantities import Between, Duration, text
 from faultline.api.targets import FaultSpec, TargetSpec
@@ -124,6 +125,8 @@ class ExperimentSpec(Model):
     """Expressions over the time points; one that is false is a broken hypothesis."""
     score: Score | None = None
     """Points for finding, locating and recovering in time."""
+    notify: list[NotifySpec] = Field(default_factory=list[NotifySpec])
+    """Who is told when a node asks for approval, or how the run came out."""
     baseline: Annotated[Duration, Between("0s", "24h")] = text("3s")
     """How long to measure undisturbed before the faults."""
     cooldown: Annotated[Duration, Between("0s", "24h")] = text("3s")

@@ -50,6 +50,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "schedule": ("schedule:schedule", "Run experiments by the calendar: see, pause, trigger them."),
     "validate": ("experiments:validate", "Check a document without running it."),
     "traffic": ("traffic:traffic", "Run a load alone; import one from JMeter, HAR or OpenAPI."),
+    "engine": ("engine:engine", "Keep the schedules and runs of this host, unattended."),
     "boot": ("boot:boot", "Recover what survived a reboot; install the unit that does it."),
     "completion": ("completion:completion", "Print the completion script for your shell."),
 }

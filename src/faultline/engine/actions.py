@@ -8,11 +8,12 @@ it left half made is undone. Undoing what was never recorded is an answer, not a
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from faultline.api.experiment import FaultNode
 from faultline.api.run import ChangeStatus, Failure, Run
 from faultline.changes.model import Record, State, StepState
-from faultline.engine import probing, watching
+from faultline.engine import notifying, probing, watching
 from faultline.engine.asked import fault_of, first_faults
 from faultline.engine.model import (
     MARGIN,
@@ -73,24 +74,32 @@ def order_for(run: Run, node: FaultNode) -> FaultOrder:
 
 
 def _perform(run: Run, action: Action, tools: Tools) -> Answer:
-    spec = run.spec.resolved
-    if action.do is Do.PROBE:
-        probe = next(one for one in spec.probes if one.name == action.node)
-        return tools.prober.measure(probe, probing.timeout_of(spec.guards, probe))
-    if action.do in (Do.START_TRAFFIC, Do.STOP_TRAFFIC):
-        return _traffic(run, action, tools)
-    if action.do in (Do.WATCH, Do.COLLECT):
-        if tools.watching is None:
-            return None
-        if action.do is Do.WATCH:
-            return watching.begin(run, tools.watching)
-        return watching.collect(run, time.time(), tools.watching)
-    if action.do in (Do.TASK, Do.RUN, Do.CANCEL):
-        return _elsewhere(run, action, tools)
+    besides = _BESIDES.get(action.do)
+    if besides is not None:
+        return besides(run, action, tools)
     with tools.injector() as injector:
         if action.do is Do.ADMIT:
             return _admit(run, injector, tools)
         return _fault(run, fault_of(run, action.node), action.do, injector)
+
+
+def _probe(run: Run, action: Action, tools: Tools) -> Answer:
+    spec = run.spec.resolved
+    probe = next(one for one in spec.probes if one.name == action.node)
+    return tools.prober.measure(probe, probing.timeout_of(spec.guards, probe))
+
+
+def _watch(run: Run, action: Action, tools: Tools) -> Answer:
+    if tools.watching is None:
+        return None
+    if action.do is Do.WATCH:
+        return watching.begin(run, tools.watching)
+    return watching.collect(run, time.time(), tools.watching)
+
+
+def _notify(run: Run, action: Action, _tools: Tools) -> Answer:
+    notifying.send(run, action.id, instant())
+    return None
 
 
 def _traffic(run: Run, action: Action, tools: Tools) -> Answer:
@@ -108,6 +117,19 @@ def _elsewhere(run: Run, action: Action, tools: Tools) -> Answer:
         tools.doer.cancel(action.node, run.status.stopped or "its node was given up")
         return None
     return tools.doer.do(run, action.node, int(action.id.rpartition("/")[2]))
+
+
+_BESIDES: dict[Do, Callable[[Run, Action, Tools], Answer]] = {
+    Do.PROBE: _probe,
+    Do.START_TRAFFIC: _traffic,
+    Do.STOP_TRAFFIC: _traffic,
+    Do.WATCH: _watch,
+    Do.COLLECT: _watch,
+    Do.NOTIFY: _notify,
+    Do.TASK: _elsewhere,
+    Do.RUN: _elsewhere,
+    Do.CANCEL: _elsewhere,
+}
 
 
 def _fault(run: Run, node: FaultNode, do: Do, injector: Injecting) -> Answer:

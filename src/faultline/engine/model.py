@@ -40,6 +40,7 @@ class Do(StrEnum):
     TASK = "task"
     RUN = "run"
     CANCEL = "cancel"
+    NOTIFY = "notify"
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,16 @@ from faultline.api.run import (
     Run,
 )
 from faultline.api.traffic import TrafficStatus
-from faultline.engine import graph, lifecycle, probing, results, timepoints, verdict, watching
+from faultline.engine import (
+    graph,
+    lifecycle,
+    notices,
+    probing,
+    results,
+    timepoints,
+    verdict,
+    watching,
+)
 from faultline.engine.draft import Draft
 from faultline.engine.model import (
     SECOND,
@@ -50,6 +59,7 @@ def reconcile(run: Run, facts: Facts, now: Now) -> Decision:
     _advance(draft)
     probes = probing.schedule(draft)
     _advance(draft)  # a guard may have been found silent just now
+    notices.ask(draft)
     watching.step(draft)
     if draft.status.phase is Phase.ENDED:
         return Decision(draft.status, (), None)
@@ -299,6 +309,8 @@ def _verdict(draft: Draft) -> None:
     late = waiting and draft.due(draft.since(draft.status.phase_ns) + longest + TRAFFIC_PATIENCE)
     collected = watching.finished(draft)
     if (waiting and not late) or not collected:
+        return
+    if draft.spec.notify and not notices.ask_last(draft, verdict.foreseen(draft)[0]):
         return
     for action in waiting:
         draft.point("error", "it did not stop in time", action.node)

@@ -23,6 +23,9 @@ def fold(draft: Draft, result: Result) -> None:
     do = Do(action.kind)
     if do is Do.ADMIT:
         _admitted(draft, result)
+    elif do is Do.NOTIFY:
+        failed = result.error.message if result.error else ""
+        draft.point("notice failed" if failed else "told", failed or action.id.split("/")[2])
     elif do in (Do.TASK, Do.RUN, Do.CANCEL):
         _done(draft, do, action.node, result)
     elif do in (Do.WATCH, Do.COLLECT):

@@ -30,6 +30,13 @@ def settle(draft: Draft) -> None:
     draft.point("verdict", f"{draft.status.verdict}: {draft.status.reason}")
 
 
+def foreseen(draft: Draft) -> tuple[Verdict, str]:
+    """What the verdict would be if the run ended now."""
+    copy = Draft(draft.run.model_copy(update={"status": draft.status}), draft.now)
+    settle(copy)
+    return copy.status.verdict or Verdict.ERROR, copy.status.reason
+
+
 def _probe(draft: Draft, spec: ProbeBase, probe: ProbeStatus) -> Answer:
     if spec.mode in ("continuous", "during"):
         if probe.failed_at is not None:

@@ -1,0 +1,125 @@
+"""The unattended engine of one store: keeps its schedules, and carries out its runs.
+
+It keeps nothing in memory that counts: killed and started again, it finds in the store what is to
+be done. A run is carried out by whoever holds its lock, so several engines and a person at a
+terminal never carry out the same one.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+from faultline.api.run import Run
+from faultline.engine.driver import Driver, Listener
+from faultline.engine.runs import Runs
+from faultline.engine.schedules import Schedules
+from faultline.errors import Conflict, FaultlineError, Halted, UnknownName
+from faultline.stores.model import Filter, Summary
+
+LOOK = 1.0
+"""Seconds between two looks at the store."""
+GRACE = 5.0
+"""Seconds in which whoever made a run may begin it himself."""
+AGAIN = 5.0
+"""Seconds before a run that somebody else carries out, or that could not be, is tried again."""
+
+_log = logging.getLogger(__name__)
+
+
+class Manager:
+    """Carries out what is in one store until it is stopped."""
+
+    def __init__(
+        self,
+        open_runs: Callable[[], AbstractContextManager[Runs]],
+        listener: Listener | None = None,
+        at_once: int = 1000,
+    ) -> None:
+        """`at_once` is how many runs are carried out at the same time; others wait."""
+        self._open = open_runs
+        self._listener = listener
+        self._at_once = at_once
+        self._ending = threading.Event()
+        self._lock = threading.Lock()
+        self._driving: dict[str, Driver] = {}
+        self._threads: dict[str, threading.Thread] = {}
+        self._later: dict[str, float] = {}
+
+    def stop(self) -> None:
+        """Begin nothing more and leave what is under way to the next engine. Safe in signal
+        handlers: faults go on to their deadlines, and the next engine takes their runs up.
+        """
+        self._ending.set()
+
+    def keep(self) -> None:
+        """Look after the store until `stop`."""
+        with self._open() as kept:
+            schedules, due = Schedules(kept.store), 0.0
+            seen = -1
+            while not self._ending.is_set():
+                now, version = time.time(), kept.store.version()
+                if now >= due or version != seen:
+                    due = self._schedules(schedules, kept.halted(), now)
+                self._begin(kept)
+                seen = version
+                self._ending.wait(LOOK)
+
+    def _schedules(self, schedules: Schedules, halted: str, now: float) -> float:
+        try:
+            return schedules.step(now, halted)
+        except FaultlineError as error:  # of the store: the next look may find it well
+            _log.warning("schedules: %s", error.message)
+            return now + AGAIN
+
+    # ------------------------------------------------------------------ runs
+
+    def running(self) -> list[str]:
+        """The names of the runs that are being carried out here."""
+        with self._lock:
+            return sorted(self._threads)
+
+    def _begin(self, kept: Runs) -> None:
+        waiting = kept.summaries(Filter(ended=False))
+        names = {each.name for each in waiting}
+        for each in waiting:
+            with self._lock:
+                full = len(self._threads) >= self._at_once
+                busy = each.name in self._threads
+            if not busy and not full and self._may(each, names):
+                thread = threading.Thread(
+                    target=self._drive, args=(each.name,), name=f"faultline run {each.name}",
+                    daemon=True,
+                )  # fmt: skip
+                with self._lock:
+                    self._threads[each.name] = thread
+                thread.start()
+
+    def _may(self, run: Summary, unfinished: set[str]) -> bool:
+        if run.labels.get("parent") in unfinished:
+            return False  # whoever carries out its parent carries it out
+        if time.time() - run.created < GRACE and not run.creator.startswith("schedule "):
+            return False
+        return time.monotonic() >= self._later.get(run.name, 0.0)
+
+    def _drive(self, name: str) -> None:
+        try:
+            with self._open() as kept:
+                driver = kept.driver(name, self._listener)
+                with self._lock:
+                    self._driving[name] = driver
+                done: Run = driver.drive()
+                _log.info("%s: %s: %s", name, done.status.verdict, done.status.reason)
+        except (Conflict, Halted, UnknownName) as error:
+            self._later[name] = time.monotonic() + AGAIN
+            _log.debug("%s: %s", name, error.message)
+        except FaultlineError as error:
+            self._later[name] = time.monotonic() + AGAIN
+            _log.warning("%s: %s", name, error.message)
+        finally:
+            with self._lock:
+                self._driving.pop(name, None)
+                self._threads.pop(name, None)
