@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from faultline.api.graph_status import Attempt, NodeState, NodeStatus
-from faultline.api.run import Run
+from faultline.api.run import Run, Sample
 from faultline.api.timepoints import Judged, Scored
 from faultline.api.watching import LogLine, LogStatus, TargetSecond, TargetStatus
+from faultline.watching.counters import bounded
 
 DATA = Path(__file__).parent / "data"
 NAMES = sorted(path.stem for path in DATA.glob("*.json"))
-FULL = "run-full"
+FULL, LONG = "run-full", "run-long"
 Read = Callable[[str], Run]
 
 
@@ -127,11 +128,47 @@ def full(run: Run) -> Run:
     return run
 
 
+def long(run: Run) -> Run:
+    """An hour with ten faults and names as long as they may be. TEST DATA."""
+    status, hour = run.status, 3600
+    start, one, probe = status.started or 0.0, run.status.faults[0], run.status.probes[0]
+    status.ended = start + hour
+    status.faults = [
+        one.model_copy(
+            update={
+                "name": f"a-fault-with-quite-a-long-name-number-{i}",
+                "fault": f"network.{'x' * 30}",
+                "started": start + 300 + i * 250,
+                "effective_at": start + 305 + i * 250,
+                "recovery_started": start + 700 + i * 250,
+                "recovered_at": start + 702 + i * 250,
+            }
+        )
+        for i in range(10)
+    ]
+    probe.name = "a-probe-with-quite-a-long-name-of-its-own"[:40]
+    probe.samples = [
+        Sample(at=start + i, value=0.1 + 0.05 * math.sin(i / 50), ok=not 1000 < i < 1400)
+        for i in range(hour)
+    ]
+    status.targets = watched(start, hour, 1000, 1400)
+    for each in status.targets:
+        each.seconds = bounded(each.seconds)
+    status.targets[1].name = f"container {'y' * 110}"
+    status.targets[1].words = f"container {'long name ' * 20}"
+    status.logs = lines(start, 500, 100, 300)
+    status.logs[0].source = f"file /{'deep/' * 30}"
+    status.logs[0].lines[3].text = "x" * 1000
+    return run
+
+
 @pytest.fixture(scope="session")
 def recorded() -> Read:
     """Reads a recorded run by name, fresh each time: tests may change it."""
 
     def read(name: str) -> Run:
+        if name == LONG:
+            return long(_recorded("run-held"))
         return full(_recorded("run-broke")) if name == FULL else _recorded(name)
 
     return read

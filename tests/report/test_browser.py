@@ -13,7 +13,15 @@ from faultline.api.run import Run
 from faultline.report import render
 
 pytestmark = [pytest.mark.needs_browser, pytest.mark.slow]
-NAMES = ("run-held", "run-broke", "run-not-effective", "run-not-measured", "run-error")
+NAMES = (
+    "run-held",
+    "run-broke",
+    "run-not-effective",
+    "run-not-measured",
+    "run-error",
+    "run-full",
+    "run-long",
+)
 Read = Callable[[str], Run]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 QUIET = [
@@ -30,7 +38,9 @@ QUIET = [
 def pages(tmp_path_factory: pytest.TempPathFactory, recorded: Read) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
     for name in NAMES:
-        (folder / f"{name}.html").write_text(render.html(recorded(name)), encoding="utf-8")
+        earlier = recorded("run-held") if name in ("run-full", "run-long") else None
+        page = render.html(recorded(name), earlier)
+        (folder / f"{name}.html").write_text(page, encoding="utf-8")
     return {name: folder / f"{name}.html" for name in NAMES}
 
 
@@ -203,6 +213,26 @@ def test_the_document_and_the_experiment_can_be_saved(
     waiting.value.save_as(tmp_path / "run.json")
     assert Run.model_validate_json((tmp_path / "run.json").read_text()) == recorded("run-broke")
     assert waiting.value.suggested_filename == "run.json"
+
+
+def test_a_line_of_a_log_shows_its_moment_on_the_timeline(
+    sheet: Any, pages: dict[str, Path]
+) -> None:
+    sheet.goto(pages["run-full"].as_uri())
+    line = sheet.locator(".lines li[data-at]").nth(12)
+    line.hover()
+    assert sheet.inner_text(".now") == f"at {float(line.get_attribute('data-at')):.2f} s"
+    assert sheet.inner_text("figure[data-panel=target0-0] output >> nth=0").endswith(" cores")
+    assert sheet.said == []
+
+
+def test_the_curves_of_a_target_can_be_folded(sheet: Any, pages: dict[str, Path]) -> None:
+    sheet.goto(pages["run-full"].as_uri())
+    shown = sheet.locator("details.part svg.curves:visible").count()
+    sheet.click("summary:has-text('This host')")
+    assert sheet.locator("details.part svg.curves:visible").count() > shown
+    heads = sheet.locator("h2").all_inner_texts()
+    assert heads[1:3] == ["Found, located, mended", "Compared with the run before"]
 
 
 def test_without_javascript_everything_is_there_but_the_extras(

@@ -11,6 +11,7 @@ from faultline.report.story import Judgement, ScoreLine, Story
 from faultline.report.watched import Line, TargetStory
 from faultline.report.words import Answer
 
+_TITLE = 120  # characters of a heading
 _OPEN = 2  # groups that are shown at once
 
 
@@ -39,7 +40,8 @@ def groups(story: Story, panels: Sequence[Panel]) -> dict[str, Group]:
 def _title(target: TargetStory) -> str:
     if target.is_host:
         return "This host"
-    return target.words or target.name
+    name = target.words or target.name
+    return name if len(name) <= _TITLE else f"{name[: _TITLE - 1]}…"
 
 
 def about(target: TargetStory) -> str:
