@@ -18,11 +18,23 @@ from pydantic import TypeAdapter
 from tests.probes.written import BLIND, MANIFEST, says, write
 
 from faultline.api.probe import Measurement, PluginProbe, ProbeBase, ProbeSpec
+from faultline.engine.runs import validate
+from faultline.engine.wiring import check_fault
 from faultline.errors import InvalidDocument, ObserveFailed
 from faultline.injection import manifest, samples, selecting
 from faultline.probes.plugin import measured, problems
 from faultline.probes.prober import Prober
 
+DOCUMENT = """
+apiVersion: faultline.dev/v1alpha1
+kind: Experiment
+metadata: {name: it}
+spec:
+  title: It
+  hypothesis: {text: It holds., probes: [mine]}
+  probes: [{name: mine, type: plugin, plugin: mine}]
+  faults: [{name: a, fault: file.add, params: {path: /tmp/never}}]
+"""
 Measure = Callable[..., Measurement]
 Probe = Callable[..., Prober[ProbeBase]]
 READ: TypeAdapter[Any] = TypeAdapter(ProbeSpec)
@@ -162,6 +174,16 @@ def test_what_is_wrong_with_a_document_is_told_by_its_path(
         problems(READ.validate_python({**given, "plugin": "mine", "measures": "", "params": {}}))
         == []
     )
+
+
+def test_an_experiment_is_refused_by_the_path_of_the_field(
+    program: Callable[..., Path], tmp_path: Path
+) -> None:
+    program(says({"value": 1}), unit="s")
+    document = tmp_path / "experiment.yaml"
+    document.write_text(DOCUMENT)
+    found = {problem.path: problem.expected for problem in validate(document, check_fault)}
+    assert found == {"spec.probes.0.measures": "'s', which is its unit"}
 
 
 @pytest.mark.parametrize(

@@ -15,13 +15,16 @@ from faultline.api.document import Problem, invalid_document, problems_of
 from faultline.api.expansion import source_path, written_out
 from faultline.api.experiment import Experiment, ExperimentSpec, Parameter
 from faultline.api.graph_check import check_graph
-from faultline.api.probe import ProbeBase, TrafficProbe
+from faultline.api.probe import PluginProbe, ProbeBase, TrafficProbe
 from faultline.api.substitution import references, substitute, values_for
 from faultline.errors import UsageError
 from faultline.units import Duration
 
 CheckFault = Callable[[str, dict[str, Any]], list[Problem]]
-"""Problems of a fault's id and parameters; their paths are `fault` or `params.NAME`."""
+"""Problems of a fault's id and parameters; their paths are `fault` or `params.NAME`. Of a probe of
+somebody else the id is PLUGIN_PROBE, and the parameters are all that stands in the document.
+"""
+PLUGIN_PROBE = "probe.plugin"
 
 
 def resolve(data: dict[str, Any], given: dict[str, Any], name: str = "experiment") -> Experiment:
@@ -114,6 +117,11 @@ def check(spec: ExperimentSpec, check_fault: CheckFault) -> Iterable[Problem]:
         for problem in check_fault(fault.fault, fault.params):
             path = f"spec.faults.{index}.{problem.path}"
             yield Problem(path, problem.expected, problem.given)
+    for index, probe in enumerate(spec.probes):
+        if isinstance(probe, PluginProbe):
+            for problem in check_fault(PLUGIN_PROBE, probe.to_json()):
+                path = f"spec.probes.{index}.{problem.path}"
+                yield Problem(path, problem.expected, problem.given)
     yield from check_graph(spec, check_fault)
 
 

@@ -15,7 +15,9 @@ from typing import Any
 from pydantic import ValidationError
 
 import faultline
+from faultline.api.admission import PLUGIN_PROBE
 from faultline.api.document import Problem, problems_of
+from faultline.api.probe import PluginProbe
 from faultline.api.run import Environment
 from faultline.changes.kind import kinds
 from faultline.changes.model import Record
@@ -92,7 +94,13 @@ def host_tools(state: Path | None = None) -> Tools:
 
 
 def check_fault(fault: str, params: dict[str, Any]) -> list[Problem]:
-    """What is wrong with a fault's id and parameters, by the registry."""
+    """What is wrong with a fault's id and parameters, by the registry; and with a probe of somebody
+    else, as its plug-in says.
+    """
+    if fault == PLUGIN_PROBE:
+        from faultline.probes.plugin import problems
+
+        return problems(PluginProbe.model_validate(params))
     try:
         model = registry.get(fault).params_type()
     except UnknownName as error:
