@@ -75,10 +75,9 @@ class TrafficRun:
             if not in_time or worker.ended.is_set():
                 self.stop()
                 why = self.failure or f"the generator was not ready after {_READY_WITHIN:g} s"
-                raise ApplyFailed(
-                    f"traffic {self.spec.name}: {why}",
-                    hint="it needs the extra: pip install 'faultline[experiments]'",
-                )
+                lacks = "ModuleNotFoundError" in why
+                hint = "pip install 'faultline[all]'" if lacks else ""
+                raise ApplyFailed(f"traffic {self.spec.name}: {why}", hint=hint)
         self._begun = now() + _LEAD
         self._started = time.time() + _LEAD / SECOND
         for worker in self._workers:

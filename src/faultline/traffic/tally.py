@@ -57,7 +57,10 @@ class Tally:
         self.errors[kind] = self.errors.get(kind, 0) + 1
 
     def part(self, name: str) -> PartTally:
-        return self._parts.setdefault(name, PartTally())
+        found = self._parts.get(name)
+        if found is None:
+            found = self._parts[name] = PartTally()
+        return found
 
     def part_ended(self, name: str, kind: str, took: int) -> None:
         """The same for the part of that name."""
