@@ -15,6 +15,7 @@ from tests.cli.command import Cli
 from tests.containers.grounds import NOTES, NotStarted, Runtime, prepared, until
 from tests.containers.looking import began, ended, hit_place, inside, killed, took
 
+from faultline.api.watching import LogSpec
 from faultline.changes.model import End
 from faultline.errors import Protected, Refused, TargetGone
 from faultline.injection.injector import Injector
@@ -25,6 +26,9 @@ from faultline.places import containers
 from faultline.places.find import Target, find
 from faultline.testing import crash
 from faultline.units import Duration
+from faultline.watching import logs
+from faultline.watching.logs import Window
+from faultline.watching.watcher import Watcher
 
 IMAGES = pytest.mark.parametrize("image", ["box", "one"])
 LOSS: dict[str, Any] = {"interface": "lo", "percent": "100%"}
@@ -52,6 +56,21 @@ def order(
     return Order(fault, params, Duration.parse(duration), allow=frozenset(allow), target=target)
 
 
+def said(name: str, text: str) -> logs.LogStatus:
+    """What is kept of a container that writes a line to its standard output."""
+    spec = LogSpec(name="own", container=name)
+    begun = logs.begin(spec)
+    pid = containers.find(name).process.pid
+    before = time.time()
+    Path(f"/proc/{pid}/fd/1").write_text(f"{text}\n")  # the pipe to whoever keeps it
+    deadline = time.monotonic() + 20
+    while True:
+        found = logs.end(spec, begun, Window(before, time.time()))
+        if found.lines or time.monotonic() > deadline or not begun.begin:
+            return found
+        time.sleep(0.1)
+
+
 class Everywhere:
     """The tests; each module names its runtime by the fixture `runtime`."""
 
@@ -65,6 +84,28 @@ class Everywhere:
         finally:
             if runtime.state(name):
                 runtime.remove(name)
+
+    # -------------------------------------------------------------------------- watched
+
+    def test_its_curve_goes_on_when_it_is_started_anew(self, runtime: Runtime) -> None:
+        with self.own(runtime, "box") as name:
+            watcher = Watcher(every=0.2)
+            try:
+                watcher.start("web", {"container": name})
+                until(lambda: len(watcher.seconds("web")) >= 2)
+                status = watcher.status("web")
+                assert status is not None
+                assert (status.kind, status.cores, status.memory_limit) == (
+                    "container",
+                    0.5,
+                    96 << 20,
+                )
+                second = watcher.seconds("web")[-1]
+                assert None not in (second.cpu, second.memory, second.processes, second.received)
+                runtime.restart(name)
+                until(lambda: any(each.restarts for each in watcher.seconds("web")), 30)
+            finally:
+                watcher.stop()
 
     # -------------------------------------------------------------------------- found
 

@@ -6,7 +6,7 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-from tests.containers.everywhere import Everywhere, order, standing
+from tests.containers.everywhere import Everywhere, order, said, standing
 from tests.containers.grounds import Docker, Runtime, until
 
 from faultline.changes.model import End
@@ -38,6 +38,14 @@ def hung(runtime: Runtime) -> Iterator[None]:
 
 class TestDocker(Everywhere):
     """Everything that holds everywhere."""
+
+    def test_what_it_writes_is_kept_with_a_run(self, runtime: Runtime) -> None:
+        with self.own(runtime, "box") as name:
+            found = said(name, "hello from inside password=hunter2")
+            assert [line.text for line in found.lines] == ["hello from inside password=***"]
+            assert found.lines[0].stream == "stdout"
+        with self.own(runtime, "box", "--log-driver", "none") as name:
+            assert "log driver is none" in said(name, "lost").text
 
     def test_what_needs_no_daemon_works_while_it_hangs(
         self, runtime: Runtime, hung: None, injector: Injector
