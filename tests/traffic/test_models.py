@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from faultline.api.document import problems_of
-from faultline.api.traffic import TrafficSpec
+from faultline.api.document import parse, problems_of
+from faultline.api.kinds import read_resource
+from faultline.api.traffic import Traffic, TrafficSpec
 
 READ: TypeAdapter[Any] = TypeAdapter(TrafficSpec)
 HTTP = {"type": "http", "name": "t", "url": "http://h/", "rate": 1.0}
@@ -101,3 +103,11 @@ def test_a_password_in_an_address_is_refused_and_not_repeated(data: dict[str, An
     said = complaint(data)
     assert said
     assert "hunter2" not in said
+
+
+def test_the_example_of_the_page_is_valid() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "traffic.md").read_text()
+    document = parse(page.split("```yaml\n")[1].split("```")[0])
+    traffic = read_resource(document)
+    assert isinstance(traffic, Traffic)
+    assert traffic.spec.where() == "scenarios at http://127.0.0.1:8080"

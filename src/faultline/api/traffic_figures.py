@@ -91,8 +91,8 @@ class TrafficStatus(StatusModel):
     seconds: list[TrafficSecond] = Field(default_factory=list[TrafficSecond])
     """Second by second."""
     totals: TrafficFigures | None = None
-    """All of it after warm-up. After a restart the counts are of all of it, but the percentiles and
-    the kinds of errors are of the part since then: the rest died with its engine."""
+    """All of it after warm-up. After a restart the counts are of all of it, but the percentiles,
+    the parts and the kinds of errors are of the time since then: the rest died with its engine."""
     text: str = ""
     """Why it could not run or ended early."""
 
