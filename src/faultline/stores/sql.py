@@ -161,7 +161,7 @@ class SqlStore:
             leasing.add(self._db, kind, name)
             if series:
                 Written().write(self._db, kind, name, series, anew=True)
-            return self._complete(type(resource), self._row(kind, name))
+        return documents.written(resource, (*row, None), version, same_spec=True)
 
     def update(self, resource: R) -> R:
         spec, _, _ = documents.parts(resource, status=False)
