@@ -16,7 +16,7 @@ class Service:
     """Holds with a probability that falls with the value, by a logistic curve."""
 
     middle: float
-    width: float
+    width: float = 0.0
     """Over which distance the curve falls from 3/4 to 1/4; nought: at once."""
     flaky: float = 0.0
     """How often a trial breaks for no reason."""

@@ -85,10 +85,9 @@ class Evidence:
 
     def interval(self) -> tuple[float | None, float | None]:
         """The worst value known to be borne, the mildest known not to be."""
-        if self.contradictory:
+        if min(self.against) >= self.needed:
             return self._cautious()
-        needed = max(self.needed, min(self.against) + self.needed / 2)
-        left = [place for place, nats in enumerate(self.against) if nats < needed]
+        left = [place for place, nats in enumerate(self.against) if nats < self.needed]
         first, last = left[0], left[-1]
         if first == last and first % 2:  # exactly at a value that was tried: it is on neither side
             first, last = first - 1, last + 1

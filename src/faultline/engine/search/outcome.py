@@ -14,6 +14,7 @@ def conclude(ledger: Ledger, evidence: Evidence, why: Why | None) -> Found:
     """The result of a ledger, also of one that has not come to its end."""
     settings, history = ledger.settings, ledger.history
     borne, not_borne = evidence.interval()
+    pair = evidence.contradiction()
     return Found(
         why=why,
         borne=borne,
@@ -21,6 +22,7 @@ def conclude(ledger: Ledger, evidence: Evidence, why: Why | None) -> Found:
         estimate=_estimate(ledger, evidence),
         monotone=not evidence.contradictory,
         text=_trouble(evidence),
+        contradiction=None if pair is None else (pair[0].value, pair[1].value),
         curve=curve(evidence.seen, settings.confidence),
         trials=len(history),
         broke=sum(each.broke for each in evidence.seen),

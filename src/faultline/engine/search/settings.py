@@ -166,7 +166,8 @@ class Found:
     monotone: bool
     """False: the trials contradict that worse values are borne less."""
     text: str
-    """The same in words about what went wrong, if anything did."""
+    """What contradicts itself, in words; `{0}` and `{1}` stand for the two values."""
+    contradiction: tuple[float, float] | None = None
     curve: tuple[Point, ...] = field(default_factory=tuple[Point, ...])
     trials: int = 0
     broke: int = 0
