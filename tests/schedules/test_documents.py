@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.schedules.samples import utc
 
+from faultline.api.calendar import Calendar
 from faultline.api.document import parse, parse_all
 from faultline.api.kinds import read_resource
 from faultline.api.schedule import Schedule
+from faultline.engine import schedule_edits, schedules
+from faultline.engine.calendar import occurrences
 from faultline.errors import InvalidDocument
+
+ROOT = Path(__file__).resolve().parents[2]
 
 TEXT = """
 apiVersion: faultline.dev/v1alpha1
@@ -117,3 +125,22 @@ def test_a_name_leaves_room_for_the_occurrence() -> None:
     data["metadata"] = {"name": "x" * 201}
     with pytest.raises(InvalidDocument, match="at most 200 characters"):
         read_resource(data)
+
+
+def test_the_example_of_the_documentation_is_right(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "schedules.md").read_text()
+    example = page.partition("```yaml\n")[2].partition("```")[0]
+    (tmp_path / "nightly.yaml").write_text(example)
+    shutil.copy(ROOT / "examples" / "slow-network.yaml", tmp_path)
+    calendar, schedule = schedule_edits.read(tmp_path / "nightly.yaml")
+    assert isinstance(calendar, Calendar)
+    assert isinstance(schedule, Schedule)
+    known = {calendar.metadata.name: calendar.spec}
+    first = next(occurrences(schedule, utc("2026-12-18T12:00"), known))
+    assert first.skipped == "freeze: end of the year"
+    assert experiment_of(schedule) == "slow-network"
+
+
+def experiment_of(schedule: Schedule) -> str:
+    store: Any = None  # the experiment stands in the schedule
+    return schedules.resolved(store, schedule).metadata.name
