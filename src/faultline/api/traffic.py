@@ -20,6 +20,7 @@ from faultline.api.traffic_figures import (
 )
 from faultline.api.traffic_http import HttpTraffic
 from faultline.api.traffic_net import GrpcTraffic, TcpTraffic, UdpTraffic
+from faultline.api.traffic_plugin import PluginTraffic
 
 __all__ = [
     "ExternalTraffic",
@@ -29,6 +30,7 @@ __all__ = [
     "OurTraffic",
     "PacedTraffic",
     "Percentiles",
+    "PluginTraffic",
     "RedisTraffic",
     "SqlTraffic",
     "Stage",
@@ -45,7 +47,14 @@ __all__ = [
 ]
 
 OurTraffic = (
-    HttpTraffic | RedisTraffic | SqlTraffic | GrpcTraffic | KafkaTraffic | TcpTraffic | UdpTraffic
+    HttpTraffic
+    | RedisTraffic
+    | SqlTraffic
+    | GrpcTraffic
+    | KafkaTraffic
+    | TcpTraffic
+    | UdpTraffic
+    | PluginTraffic
 )
 """Traffic that our own generators send."""
 

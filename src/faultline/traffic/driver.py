@@ -21,6 +21,9 @@ MODULES = {
 }
 """The module of each driver; its class is called Driver."""
 
+PLUGIN = "plugin:"
+"""What the name of a driver of an installed package begins with."""
+
 
 class Turn(Protocol):
     """What one user does once: one request, or the steps of a scenario."""
@@ -87,6 +90,25 @@ class CannotBegin(Exception):
 
 
 def driver_of(load: Load) -> Driver:
-    """The driver of a load; raises ImportError if its library is not there."""
+    """The driver of a load; raises ImportError if its library is not there, CannotBegin if no
+    package has it or it does not accept what it is given.
+    """
+    if load.driver.startswith(PLUGIN):
+        return _installed(load)
     make = cast("Callable[[Load], Driver]", vars(import_module(MODULES[load.driver]))["Driver"])
     return make(load)
+
+
+def _installed(load: Load) -> Driver:
+    """The driver of a package: the class to which an entry point `faultline.traffic` leads."""
+    from importlib.metadata import entry_points
+
+    name = load.driver.removeprefix(PLUGIN)
+    for point in entry_points(group="faultline.traffic", name=name):
+        make = cast("Callable[[Load], Driver]", point.load())
+        try:
+            return make(load)
+        except (KeyError, ValueError, TypeError) as error:
+            said = f"no parameter {error}" if isinstance(error, KeyError) else error
+            raise CannotBegin(f"plug-in {name} does not accept its parameters: {said}") from error
+    raise CannotBegin(f"no installed package has a driver of traffic called {name!r}")

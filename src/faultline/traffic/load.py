@@ -8,10 +8,18 @@ from typing import Any, cast
 
 from faultline.api.model import Model
 from faultline.api.secret import SecretRef
-from faultline.api.traffic import GrpcTraffic, HttpTraffic, OurTraffic, PacedTraffic, SqlTraffic
+from faultline.api.traffic import (
+    GrpcTraffic,
+    HttpTraffic,
+    OurTraffic,
+    PacedTraffic,
+    PluginTraffic,
+    SqlTraffic,
+)
 from faultline.api.traffic_parts import BUILT_IN, FedTraffic, places
-from faultline.errors import ApplyFailed, ObserveFailed, Unsupported
+from faultline.errors import ApplyFailed, ObserveFailed, UnknownName, Unsupported
 from faultline.traffic import feed
+from faultline.traffic.driver import PLUGIN
 from faultline.traffic.model import SECOND, Load
 
 _LONGEST = 8 * 86400 * SECOND  # bounded even where neither document nor engine names a bound
@@ -58,10 +66,17 @@ def _driver(spec: OurTraffic) -> str:
         dialect, _, driver = spec.url.partition(":")[0].partition("+")
         ours = dialect in ("postgresql", "postgres") and driver in ("", "psycopg")
         return "postgresql" if ours else "sqlalchemy"
-    return spec.type
+    return f"{PLUGIN}{spec.plugin}" if isinstance(spec, PluginTraffic) else spec.type
 
 
 def _library(driver: str, spec: OurTraffic) -> None:
+    if isinstance(spec, PluginTraffic):
+        from faultline.injection import extensions
+
+        try:
+            extensions.load("faultline.traffic", spec.plugin)
+        except UnknownName as error:
+            raise Unsupported(f"traffic {spec.name}: {error.message}", hint=error.hint) from error
     module, extra = _NEEDS.get(driver, ("", ""))
     if isinstance(spec, HttpTraffic) and spec.http2 and find_spec("h2") is None:
         module, extra = "h2", "http2"
