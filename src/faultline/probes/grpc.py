@@ -13,6 +13,7 @@ from faultline.api.probe import GrpcProbe, Measurement
 from faultline.errors import ObserveFailed
 from faultline.probes import prober
 from faultline.probes.limit import Limit, NoAnswer
+from faultline.probes.prober import Figures
 
 _LARGEST = 65536  # bytes of an answer
 _OURS = ("UNIMPLEMENTED", "UNAUTHENTICATED", "PERMISSION_DENIED", "INVALID_ARGUMENT")
@@ -21,16 +22,21 @@ _OURS = ("UNIMPLEMENTED", "UNAUTHENTICATED", "PERMISSION_DENIED", "INVALID_ARGUM
 class Prober(prober.Prober[GrpcProbe]):
     """Its value is the time from before the connection to the answer."""
 
-    def look(self, limit: Limit) -> Measurement:
-        try:
+    def __init__(self, spec: GrpcProbe, traffic: Figures | None = None) -> None:
+        super().__init__(spec, traffic)
+        try:  # here, since it takes longer than many a limit
             import grpc
             from grpc_health.v1 import health_pb2, health_pb2_grpc
         except ModuleNotFoundError as error:
             raise prober.not_installed("gRPC", "grpc") from error
-        spec = self.spec
-        api: Any = grpc  # the library and its generated modules have no types
-        messages: Any = health_pb2
-        services: Any = health_pb2_grpc
+        # The library and its generated modules have no types.
+        self._api: Any = grpc
+        self._messages: Any = health_pb2
+        self._services: Any = health_pb2_grpc
+
+    def look(self, limit: Limit) -> Measurement:
+        spec, api = self.spec, self._api
+        messages, services = self._messages, self._services
         sent = [(name, self.secret(value)) for name, value in spec.metadata.items()]
         channel = self._channel(api)
         begun = monotonic()

@@ -6,12 +6,13 @@ import base64
 import json
 import math
 import re
+from functools import lru_cache
 from typing import Any, cast
 from urllib.parse import urljoin, urlsplit
 
 from faultline.api.probe import HttpProbe, Measurement
 from faultline.errors import ObserveFailed
-from faultline.probes import prober, tls
+from faultline.probes import http2, prober, tls
 from faultline.probes.apart import Apart
 from faultline.probes.exchange import Answer, Client, exchange
 from faultline.probes.limit import Limit, NoAnswer
@@ -31,6 +32,11 @@ class Prober(prober.Prober[HttpProbe]):
     def __init__(self, spec: HttpProbe, traffic: Figures | None = None) -> None:
         super().__init__(spec, traffic)
         self._apart = Apart(f"JSON of {spec.name}")
+        # Here, since it takes longer than many a limit.
+        if spec.http2:
+            http2.load()
+        if spec.json_path:
+            _expression(spec.json_path)
 
     def look(self, limit: Limit) -> Measurement:
         spec = self.spec
@@ -164,12 +170,16 @@ def _server(url: str) -> tuple[str, str, int | None]:
         return "", "", None  # the exchange will say what is wrong with it
 
 
-def _at(path: str, data: Any) -> list[Any]:
+@lru_cache(maxsize=256)
+def _expression(path: str) -> Any:
     from jsonpath_ng.ext.parser import parse
 
+    return parse(path)
+
+
+def _at(path: str, data: Any) -> list[Any]:
     try:
-        expression: Any = parse(path)  # its types are open
-        return [found.value for found in expression.find(data)]
+        return [found.value for found in _expression(path).find(data)]
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
         raise NoAnswer(f"{path} does not fit this body: {type(error).__name__}") from error
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import socket
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
 from faultline.probes.http1 import Request
@@ -27,17 +28,22 @@ class _Answer:
     over: bool = False
 
 
+def load() -> None:
+    """Load the library; raises ObserveFailed if it is not there."""
+    try:
+        import_module("h2.connection")
+    except ModuleNotFoundError as error:
+        raise not_installed("HTTP/2", "http2") from error
+
+
 def ask(
     connection: socket.socket, request: Request, limit: Limit
 ) -> tuple[int, dict[str, str], bytes, int]:
     """Code, headers, the part of the body that is wanted, its size; raises NoAnswer, OSError."""
-    try:
-        from h2.config import H2Configuration
-        from h2.connection import H2Connection
-        from h2.exceptions import H2Error
-        from h2.settings import SettingCodes
-    except ModuleNotFoundError as error:
-        raise not_installed("HTTP/2", "http2") from error
+    from h2.config import H2Configuration
+    from h2.connection import H2Connection
+    from h2.exceptions import H2Error
+    from h2.settings import SettingCodes
 
     # The types of the library are open.
     http: Any = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))

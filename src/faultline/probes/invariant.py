@@ -1,8 +1,8 @@
 """The invariant probe: what must stay true at every moment, over one system or between two.
 
-Several systems cannot be read at one moment. What was read first is read again after the rest: if
-it has not changed, there was a moment at which all of it stood together. Only such a reading can be
-a violation; without one until the limit, the answer is that it could not be measured.
+Several systems cannot be read at one moment. What looks like a violation is read again: if nothing
+has changed, there was a moment at which all of it stood together. Only such a reading can be a
+violation; without one until the limit, the answer is that it could not be measured.
 """
 
 from __future__ import annotations
@@ -127,17 +127,14 @@ class Prober(prober.Prober[InvariantProbe]):
 
     def _alone(self, limit: Limit) -> tuple[list[_Reading], list[_Reading], str]:
         """A sum over several parts is a violation only if it stood like this at one moment."""
-        readings = _read(self._of, limit)
         while True:
             self._tries += 1
+            readings = _read(self._of, limit)
             wrong = self._wrong(_sum(readings))
             # What is to be compared with later must have stood at one moment, too.
-            if not wrong and (self._expected is not None or len(readings) == 1):
-                return readings, [], ""
-            again = _read(self._of[:-1], limit)
-            if _same(again, readings[:-1]):
+            good = not wrong and self._expected is not None
+            if good or len(readings) == 1 or _stands(self._of, readings, limit):
                 return readings, [], wrong
-            readings = [*again, *_read(self._of[-1:], limit)]
 
     def _wrong(self, total: float) -> str:
         """In what way this sum breaks the rule; nothing if it does not."""
@@ -175,15 +172,13 @@ class Prober(prober.Prober[InvariantProbe]):
             a, b = _sum(of), _sum(other)
             if abs(a - b) <= self._room(max(abs(a), abs(b))):
                 return of, other, ""
-            # A part of the other side may have changed while its last part was read.
             again = _read(self._of, limit)
-            still = _same(again, of) and _same(_read(self._with[:-1], limit), other[:-1])
-            if still and time.monotonic() - since >= within:
-                return of, other, f"{a:.12g} on one side, {b:.12g} on the other"
             if not _same(again, of):
                 of, since = again, time.monotonic()
-            elif within:
+            elif time.monotonic() - since < within:
                 time.sleep(min(pause, limit.left()))
+            elif _stands([*self._with, *self._of], [*other, *of], limit):
+                return of, other, f"{a:.12g} on one side, {b:.12g} on the other"
 
 
 def _read(probers: list[prober.Prober[ProbeBase]], limit: Limit) -> list[_Reading]:
@@ -196,6 +191,15 @@ def _read(probers: list[prober.Prober[ProbeBase]], limit: Limit) -> list[_Readin
             raise ObserveFailed(f"{kind}: {seen.text or 'no value'}")
         found.append(_Reading(kind, seen.value, seen.text, time.time()))
     return found
+
+
+def _stands(
+    probers: list[prober.Prober[ProbeBase]], readings: list[_Reading], limit: Limit
+) -> bool:
+    """Whether nothing has changed since it was read: all of it is read twice more, since once could
+    meet with what has changed and changed back.
+    """
+    return all(_same(_read(probers, limit), readings) for _ in range(2))
 
 
 def _sum(readings: list[_Reading]) -> float:

@@ -64,12 +64,17 @@ class Prober(prober.Prober[SqlProbe]):
     def __init__(self, spec: SqlProbe, traffic: Figures | None = None) -> None:
         super().__init__(spec, traffic)
         self._apart = Apart(f"query {spec.name}", _LEFT_BEHIND)
-
-    def look(self, limit: Limit) -> Measurement:
         try:
-            from sqlalchemy import exc
+            from sqlalchemy.exc import SQLAlchemyError
         except ModuleNotFoundError as error:
             raise prober.not_installed("SQLAlchemy", "sql") from error
+        # Loading the driver takes longer than many a limit; what is wrong with it is said later.
+        with suppress(SQLAlchemyError, ImportError):
+            _address(spec.url).get_dialect().import_dbapi()
+
+    def look(self, limit: Limit) -> Measurement:
+        from sqlalchemy import exc
+
         wire = _Wire()
         try:
             row = self._apart.run(limit, lambda: self._read(wire, limit), wire.cut)
@@ -78,8 +83,8 @@ class Prober(prober.Prober[SqlProbe]):
             raise (ObserveFailed if ours else NoAnswer)(self._said(error)) from error
         except exc.SQLAlchemyError as error:  # the query is wrong, or may not be asked
             raise ObserveFailed(self._said(error)) from error
-        except ModuleNotFoundError as error:
-            raise ObserveFailed(f"the driver {error.name} of this database is missing") from error
+        except ImportError as error:
+            raise ObserveFailed(f"the driver of this database is missing: {error}") from error
         except OSError as error:
             raise NoAnswer(error.strerror or str(error)) from error
         except (TypeError, ValueError, LookupError, AttributeError) as error:
@@ -127,11 +132,7 @@ class Prober(prober.Prober[SqlProbe]):
             wire.close()
 
     def _address(self) -> Any:
-        from sqlalchemy.engine import make_url
-
-        address: Any = make_url(self.spec.url)
-        if driver := _DRIVERS.get(address.drivername):
-            address = address.set(drivername=driver)
+        address = _address(self.spec.url)
         if self.spec.password:
             address = address.set(password=self.secret(self.spec.password))
         if address.get_backend_name() == "sqlite" and address.database:
@@ -160,6 +161,14 @@ class Prober(prober.Prober[SqlProbe]):
             f"{name} is {shown[name]}" if value is not None else f"no number in {', '.join(looked)}"
         )
         return Measurement(value=value, ok=True, text=said, result={"row": shown})
+
+
+def _address(url: str) -> Any:
+    from sqlalchemy.engine import make_url
+
+    address: Any = make_url(url)
+    driver = _DRIVERS.get(address.drivername)
+    return address.set(drivername=driver) if driver else address
 
 
 def _is_ours(error: Any) -> bool:

@@ -160,22 +160,25 @@ def busy(bank: Bank, copy: Bank) -> Iterator[Callable[[Callable[[int], None]], N
 def test_money_on_its_way_between_two_accounts_is_not_lost(
     probe: Probe, bank: Bank, busy: Callable[..., None]
 ) -> None:
-    """Both balances are read one after the other, while money moves from one to the other."""
+    """Both balances are read one after the other, while money moves from one to the other.
 
-    def move(number: int) -> None:
-        amount = 100 if number % 2 else -100
+    It moves in one direction: no balance comes back to what it was.
+    """
+
+    def move(_: int) -> None:
         bank.run(
-            f"UPDATE account SET balance = balance - {amount} WHERE id = 'a'",
-            f"UPDATE account SET balance = balance + {amount} WHERE id = 'b'",
+            "UPDATE account SET balance = balance - 1 WHERE id = 'a'",
+            "UPDATE account SET balance = balance + 1 WHERE id = 'b'",
         )
+        time.sleep(0.03)
 
     it = probe("invariant", of=[bank.of("a"), bank.of("b")], equals=1000.0, timeout="2s")
     busy(move)
     answers = [it.measure() for _ in range(15)]
     assert [each.text for each in answers if each.ok is False] == []
-    assert any(each.ok for each in answers)
+    assert any(each.ok is not None for each in answers)
     bank.run("UPDATE account SET balance = balance - 1 WHERE id = 'b'")
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while it.measure().ok is not False:  # what is really lost is found all the same
         assert time.monotonic() < deadline
 
@@ -202,6 +205,7 @@ def test_a_copy_that_lags_is_given_its_time(
 def test_systems_that_never_stand_still_are_not_measured(
     probe: Probe, bank: Bank, copy: Bank, busy: Callable[..., None]
 ) -> None:
+    bank.run("UPDATE account SET balance = 0 WHERE id = 'a'")
     busy(lambda number: bank.run(f"UPDATE account SET balance = {number} WHERE id = 'a'"))
     fields = {"of": bank.reads(), "with": copy.reads(), "within": "300ms", "timeout": "700ms"}
     found = probe("invariant", **fields).measure()
