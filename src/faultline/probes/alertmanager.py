@@ -111,7 +111,7 @@ def alerts_of(source: str, answer: Answer) -> list[Alert]:
     body: Any = json.loads(answer.body)
     if source == "alertmanager":
         if not isinstance(body, list):
-            raise TypeError(type(body))
+            raise TypeError("a list is expected")
         found: list[Alert] = []
         for each in cast("list[dict[str, Any]]", body):
             status = each["status"]
