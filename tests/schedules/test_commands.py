@@ -23,10 +23,10 @@ from faultline.api.schedule import Schedule
 from faultline.changes import keepers
 from faultline.changes.store import open_store
 from faultline.cli.main import cli
-from faultline.engine import wiring
+from faultline.engine import scheduling, wiring
 from faultline.engine.runs import Runs
 from faultline.engine.schedules import Schedules
-from faultline.errors import Conflict, Halted, InvalidDocument, Refused, UnknownName
+from faultline.errors import Bug, Conflict, Halted, InvalidDocument, Refused, UnknownName
 from faultline.stores import opening
 
 EXPERIMENT = """
@@ -237,3 +237,38 @@ def test_two_engines_on_one_store_make_each_run_once_and_carry_it_out(
         for run in kept.list():
             assert isinstance(run, Run)
             assert run.status.phase in (Phase.PENDING, Phase.ENDED)
+
+
+def test_a_file_of_schedules_is_validated_without_a_store(typed: Commands, file: Path) -> None:
+    assert typed("validate", file) == {str(file): []}
+    inner = file.with_name("experiment.yaml")
+    inner.write_text(inner.read_text().replace("params: {path", "params: {pathh"))
+    (paths,) = typed("validate", file).values()
+    assert [each["path"] for each in paths] == [
+        "spec.experiment.spec.faults.0.params.path",
+        "spec.experiment.spec.faults.0.params.pathh",
+    ]
+    file.write_text(file.read_text().replace("30 2 *", "30 25 *"))
+    (paths,) = typed("validate", file).values()
+    assert [each["path"] for each in paths] == ["spec.when.cron"]
+
+
+def test_a_schedule_that_cannot_be_kept_does_not_stop_the_others(
+    typed: Commands, file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    typed.ok("schedule", "apply", file)
+    file.write_text(file.read_text().replace("name: nightly", "name: other"))
+    typed.ok("schedule", "apply", file)
+    decide = scheduling.reconcile
+
+    def broken(schedule: Schedule, *rest: Any) -> Any:
+        if schedule.metadata.name == "nightly":
+            raise Bug("it does not add up")
+        return decide(schedule, *rest)
+
+    monkeypatch.setattr(scheduling, "reconcile", broken)
+    with opening.open_store(None, typed.state) as store:
+        Schedules(store).step(time.time())
+        assert store.get(Schedule, "other").status.text.startswith("next: ")
+        assert store.get(Schedule, "nightly").status.text == ""
+    assert "schedule nightly: it does not add up" in caplog.text

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from faultline.api import admission
-from faultline.api.document import Problem, parse, problems_of, read
+from faultline.api.document import Problem, parse, parse_all, problems_of, read
 from faultline.api.experiment import Experiment
 from faultline.api.kinds import KINDS, kind_of
 from faultline.api.model import Metadata
@@ -47,10 +47,14 @@ def load(path: Path, values: dict[str, Any] | None = None) -> Experiment:
 def validate(path: Path, check_fault: admission.CheckFault) -> list[Problem]:
     """Everything that is wrong with a document of any kind; empty if it is right."""
     try:
-        data = parse(_text(path), str(path))
+        data, *others = parse_all(_text(path), str(path))
         kind = kind_of(data, str(path))
     except InvalidDocument as error:
         return [Problem("document", error.message)]
+    if others or kind == "Schedule":
+        from faultline.engine import schedule_edits
+
+        return schedule_edits.problems(path, check_fault)
     if kind == "Experiment":
         return admission.problems(data, check_fault)
     try:

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from pydantic import ValidationError
+
 from faultline.api import admission
 from faultline.api.calendar import Calendar, CalendarSpec
-from faultline.api.document import Problem, invalid_document, parse, parse_all
+from faultline.api.document import Problem, invalid_document, parse, parse_all, problems_of
 from faultline.api.experiment import Experiment
 from faultline.api.kinds import kind_of, read_resource
 from faultline.api.model import Resource
@@ -38,15 +40,43 @@ def read(path: Path) -> list[Resource]:
 
     Raises InvalidDocument.
     """
-    found: list[Resource] = []
+    return [read_resource(data, str(path)) for data in _documents(path)]
+
+
+def _documents(path: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
     for data in parse_all(_text(path), str(path)):
         if kind_of(data, str(path)) not in {kind.__name__ for kind in _KINDS}:
             raise InvalidDocument(
                 f"{path} holds a {data['kind']}; expected Schedule, Calendar or Experiment"
             )
-        if data["kind"] == "Schedule":
-            data = _with_experiment(data, path)  # noqa: PLW2901 (the same, complete)
-        found.append(read_resource(data, str(path)))
+        found.append(_with_experiment(data, path) if data["kind"] == "Schedule" else data)
+    return found
+
+
+def problems(path: Path, check_fault: admission.CheckFault) -> list[Problem]:
+    """Everything that is wrong with such a file, as far as it can be told without a store."""
+    try:
+        documents = _documents(path)
+    except InvalidDocument as error:
+        return [Problem("document", error.message)]
+    found: list[Problem] = []
+    for data in documents:
+        if data["kind"] == "Experiment":
+            found += admission.problems(data, check_fault)
+            continue
+        try:
+            resource = read_resource(data, str(path))
+            if isinstance(resource, Schedule) and resource.spec.experiment.spec is not None:
+                inner = schedules.inlined(resource)
+                found += [
+                    Problem(f"spec.experiment.{one.path}", one.expected, one.given)
+                    for one in admission.check(inner.spec, check_fault)
+                ]
+        except FaultlineError as error:
+            cause = error.__cause__
+            validated = isinstance(cause, ValidationError)
+            found += problems_of(cause, data) if validated else [Problem("spec", error.message)]
     return found
 
 

@@ -6,10 +6,10 @@ anything is done, and a run is made only while the status says that it is to be 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from faultline.api import admission
 from faultline.api.calendar import Calendar, CalendarSpec
@@ -26,6 +26,8 @@ from faultline.stores.model import Exists, Filter, Stale, Store, Summary
 LONGEST_WAIT = 60.0
 """Seconds after which to look again whatever the calendar says: somebody may set the clock."""
 _ROUNDS = 20
+
+_log = logging.getLogger(__name__)
 
 
 class Schedules:
@@ -53,7 +55,13 @@ class Schedules:
             name, version = schedule.metadata.name, schedule.metadata.resource_version
             known, since, until = self._idle.get(name, (None, 0.0, 0.0))
             if known != (version, read, halted) or not since <= now < until:
-                written, wake = self._one(schedule, specs, now, halted)
+                try:
+                    written, wake = self._one(schedule, specs, now, halted)
+                except FaultlineError as error:
+                    if error.retry:
+                        raise  # the store
+                    _log.warning("schedule %s: %s", name, error.message)  # the others go on
+                    written, wake = version, now + scheduling.LOOK
                 until = now + LONGEST_WAIT if wake is None else wake
                 self._idle[name] = ((written, read, halted), now, until)
             wakes.append(until)
@@ -146,11 +154,10 @@ def make_run(
 def resolved(store: Store, schedule: Schedule) -> Experiment:
     """The experiment of a schedule with its parameters filled in; raises UsageError."""
     use = schedule.spec.experiment
-    if use.spec is None:
-        data = store.get(Experiment, use.name).to_json()
-        data["metadata"] = {"name": use.name}
-    else:
-        data = inline(use.name, use.spec)
+    if use.spec is not None:
+        return inlined(schedule)
+    data = store.get(Experiment, use.name).to_json()
+    data["metadata"] = {"name": use.name}
     return admission.resolve(data, schedule.spec.parameters, f"experiment {use.name}")
 
 
@@ -161,14 +168,16 @@ def check(store: Store, schedule: Schedule, check_fault: admission.CheckFault) -
     finder.children(experiment, Path(schedule.spec.experiment.folder))
 
 
-def inline(name: str, spec: dict[str, Any]) -> dict[str, Any]:
-    """The document of an experiment that stands in a schedule."""
-    return {
+def inlined(schedule: Schedule) -> Experiment:
+    """The experiment that stands in a schedule; raises UsageError."""
+    use = schedule.spec.experiment
+    data = {
         "apiVersion": API_VERSION,
         "kind": "Experiment",
-        "metadata": {"name": name},
-        "spec": spec,
+        "metadata": {"name": use.name},
+        "spec": use.spec,
     }
+    return admission.resolve(data, schedule.spec.parameters, f"experiment {use.name}")
 
 
 def run_facts(store: Store, schedule: Schedule) -> tuple[RunFact, ...]:
