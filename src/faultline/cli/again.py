@@ -1,0 +1,191 @@
+"""`replay`, `shrink`: an ended run once more, as it was or with as few faults as still fail."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from faultline.cli import experiments, output
+from faultline.cli.experiments import run_names
+from faultline.cli.session import write
+from faultline.errors import UsageError
+
+if TYPE_CHECKING:
+    from faultline.api.run import Run
+    from faultline.engine.runs import Runs
+    from faultline.engine.shrinking import Done, Entry
+
+EXIT_INTERRUPTED = 130
+
+_run = click.argument("name", metavar="RUN", shell_complete=run_names)
+
+
+@click.command()
+@_run
+@click.option("--measured", is_flag=True, help="Begin each fault when it began then, not as asked.")
+@click.option("--report", "target", type=click.Path(path_type=Path), help="Write the report here.")
+@click.option("--no-report", is_flag=True, help="Write no report.")
+@output.format_option
+def replay(name: str, measured: bool, target: Path | None, no_report: bool, form: str) -> int:
+    """Carry out once more what RUN did: the same values, targets and times, from its record.
+
+    The file of the experiment is not read. The exit status is that of the new run's verdict.
+    """
+    from faultline.engine import repeating
+
+    with experiments.opened() as kept:
+        old = kept.get(name)
+        made = _made(
+            kept, old, repeating.REPLAY, repeating.spec_of(old, _user(), measured=measured)
+        )
+        return experiments.drive(kept, made.metadata.name, target, form, no_report=no_report)
+
+
+@click.command()
+@_run
+@click.option("-o", "--output", "target", type=click.Path(dir_okay=False, path_type=Path),
+              help="Write the smallest experiment that still fails here, as YAML.")  # fmt: skip
+@click.option("--repeats", type=click.IntRange(1, 100), default=1, show_default=True,
+              help="How often a set of faults is tried, at most.")  # fmt: skip
+@click.option("--failures", type=click.IntRange(1, 100), default=1, show_default=True,
+              help="How often of these it must fail to count as failing.")  # fmt: skip
+@click.option("--most", type=click.IntRange(1, 1000), default=50, show_default=True,
+              help="How many runs in all.")  # fmt: skip
+@output.format_option
+def shrink(
+    name: str, target: Path | None, repeats: int, failures: int, most: int, form: str
+) -> int:
+    """Find the fewest faults of RUN that still give its verdict, by runs with some of them.
+
+    Interrupted, it goes on where it was when it is called again: its runs are its memory. Exit
+    status 0 if a smallest set was found, 4 if RUN's verdict did not come again.
+    """
+    from faultline.engine import repeating, shrinking
+
+    if failures > repeats:
+        raise UsageError("--failures cannot be more than --repeats")
+    settings = shrinking.Settings(repeats=repeats, failures=failures, trials=most)
+    with experiments.opened() as kept:
+        old = kept.get(name)
+        faults = repeating.faults_of(old.spec.resolved)
+        _check(old, faults)
+        history, rows = _earlier(kept, old)
+        while isinstance(step := shrinking.next_subset(faults, history, settings), shrinking.Ask):
+            done = _tried(kept, old, step.faults)
+            history.append(shrinking.Entry(step.faults, repeating.compared(old, done)))
+            rows.append(_row(history[-1], done))
+            if form == "table":
+                click.echo("  ".join(rows[-1]))
+            if done.status.aborted_by == "user":
+                return EXIT_INTERRUPTED
+        _conclude(old, step, rows, target, form)
+    return 0 if step.fails else 4
+
+
+def _check(old: Run, faults: list[str]) -> None:
+    if not old.status.verdict or old.status.verdict == "held":
+        raise UsageError(
+            f"run {old.metadata.name} did not fail: {old.status.verdict or 'it has not ended'}",
+            hint="shrinking looks for the fewest faults that still fail",
+        )
+    if len(faults) < 2:
+        raise UsageError(
+            f"run {old.metadata.name} has {len(faults)} fault: nothing can be left out"
+        )
+
+
+def _made(kept: Runs, old: Run, label: str, spec: Any) -> Run:
+    import secrets
+
+    from faultline.api.model import Metadata
+    from faultline.api.run import Run
+
+    kept.check_halt()
+    labels = {**old.metadata.labels, label: old.metadata.name}
+    called = f"{spec.experiment[:200]}-{secrets.token_hex(4)}"
+    return kept.store.create(Run(metadata=Metadata(name=called, labels=labels), spec=spec))
+
+
+def _tried(kept: Runs, old: Run, faults: tuple[str, ...]) -> Run:
+    """A run of these faults alone, carried out to its end."""
+    from faultline.engine import repeating
+
+    spec = repeating.spec_of(old, _user())
+    smaller = repeating.with_only(spec.resolved, faults)
+    made = _made(kept, old, repeating.SHRINK, spec.model_copy(update={"resolved": smaller}))
+    return kept.driver(made.metadata.name).drive()
+
+
+def _earlier(kept: Runs, old: Run) -> tuple[list[Entry], list[tuple[str, ...]]]:
+    """What earlier calls have tried, oldest first; what was interrupted does not count."""
+    from faultline.engine import repeating, shrinking
+    from faultline.stores.model import Filter
+
+    where = Filter(labels={repeating.SHRINK: old.metadata.name}, ended=True)
+    history: list[Entry] = []
+    rows: list[tuple[str, ...]] = []
+    for each in reversed(kept.summaries(where)):
+        done = kept.get(each.name)
+        if done.status.aborted_by == "user":
+            continue
+        faults = tuple(repeating.faults_of(done.spec.resolved))
+        history.append(shrinking.Entry(faults, repeating.compared(old, done)))
+        rows.append(_row(history[-1], done))
+    return history, rows
+
+
+def _row(entry: Entry, done: Run) -> tuple[str, ...]:
+    verdict = str(done.status.verdict or "-")
+    return done.metadata.name, str(entry.answer), verdict, ", ".join(entry.faults)
+
+
+def _conclude(
+    old: Run, step: Done, rows: list[tuple[str, ...]], target: Path | None, form: str
+) -> None:
+    from faultline.engine import repeating
+
+    smallest = repeating.with_only(old.spec.resolved, step.faults)
+    name = f"{old.spec.experiment[:230]}-smallest"
+    document = {
+        "apiVersion": old.api_version,
+        "kind": "Experiment",
+        "metadata": {"name": name},
+        "spec": smallest.to_json(),
+    }
+    if target and step.fails:
+        import yaml
+
+        write(target, yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100))
+    if form != "table":
+        output.emit(
+            {
+                "fails": step.fails,
+                "minimal": step.minimal,
+                "why": step.why,
+                "faults": list(step.faults),
+                "trials": [
+                    dict(zip(("run", "answer", "verdict", "faults"), row, strict=True))
+                    for row in rows
+                ],
+                "experiment": document if step.fails else None,
+            },
+            form,
+        )
+        return
+    click.echo()
+    click.echo(output.table(("RUN", "ANSWER", "VERDICT", "FAULTS"), rows))
+    if not step.fails:
+        output.say(f"{old.metadata.name}: {step.why}; with --repeats more it may")
+        return
+    sure = "none of them can be left out" if step.minimal else step.why
+    output.say(f"{', '.join(step.faults)}: {old.status.verdict} ({sure})", bold=True)
+    if target:
+        output.say(f"written: {target}")
+
+
+def _user() -> str:
+    import getpass
+
+    return getpass.getuser()
