@@ -29,12 +29,13 @@ def free_port() -> int:
         return free.getsockname()[1]
 
 
-def await_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+def await_port(port: int, process: subprocess.Popen[bytes], log: Path, ready: bytes = b"") -> None:
+    """Wait until the server accepts connections, and has said that it is ready."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         assert process.poll() is None, log.read_text(errors="replace")
         with socket.socket() as attempt:
-            if attempt.connect_ex(("127.0.0.1", port)) == 0:
+            if attempt.connect_ex(("127.0.0.1", port)) == 0 and ready in log.read_bytes():
                 return
         time.sleep(0.02)
     pytest.fail(f"the server did not start:\n{log.read_text(errors='replace')}")
@@ -90,7 +91,7 @@ def postgres() -> Iterator[Postgres]:
                 stdout=out, stderr=out, cwd=folder, **account,
             )  # fmt: skip
         try:
-            await_port(port, process, log)
+            await_port(port, process, log, b"ready to accept connections")
             yield Postgres(port, f"postgresql://owner@127.0.0.1:{port}/postgres")
         finally:
             process.terminate()
