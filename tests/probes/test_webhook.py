@@ -38,9 +38,11 @@ spec:
   probes:
     - {name: calm, type: command, command: ["true"]}
     - {name: noticed, type: webhook, signal: found, interval: 100ms, who: "^(ann|bob)$"}
-  discovery: {probe: noticed, within: 6s}
+    - {name: enough, type: webhook, signal: fixed, interval: 100ms, expect: "0"}
+  guards: [enough]
+  discovery: {probe: noticed, within: 90s}
   faults:
-    - {name: file, fault: file.add, params: {path: PATH}, duration: 6s}
+    - {name: file, fault: file.add, params: {path: PATH}, duration: 90s}
 """
 
 
@@ -183,14 +185,18 @@ def test_a_person_reports_to_a_run_that_is_under_way(
         told = cli("signal", name, "found", "--by", "ann", "--ago", "100ms", "--format", "json")
         said = told.json()
         assert said["run"] == name
+        _wait(lambda: _discovered(state, name), going)
+        with Runs(state) as kept:
+            record_signal(kept.store, name, Signal(name="fixed", at=time.time(), who="ann"))
         out, err = going.communicate(timeout=60)
     finally:
         going.kill()
         going.wait()
-    assert going.returncode == 0, (out, err)
+    assert going.returncode == 8, (out, err)
+    assert "guard enough failed: ann reported 'fixed'" in out
     with Runs(state) as kept:
         run = kept.get(name)
-    assert [each.who for each in run.spec.signals] == ["carl", "ann"]
+    assert [each.who for each in run.spec.signals] == ["carl", "ann", "ann"]
     probe = next(each for each in run.status.probes if each.name == "noticed")
     held = [each for each in probe.samples if each.ok]
     assert held, "ann was heard, and carl is nobody who counts"
@@ -209,8 +215,13 @@ def _active(state: Path) -> str:
     return ""
 
 
+def _discovered(state: Path, name: str) -> str:
+    with Runs(state) as kept:
+        return name if kept.get(name).status.discovered_at is not None else ""
+
+
 def _wait(look: Callable[[], str], going: subprocess.Popen[str]) -> str:
-    until = time.monotonic() + 40
+    until = time.monotonic() + 60
     while not (found := look()):
         assert going.poll() is None, going.communicate()
         assert time.monotonic() < until, "no run is under way"
