@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections import Counter
+from dataclasses import replace
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -51,10 +53,11 @@ class Writer:
         flows = [flow for flow in map(self._flow, _fitted(self.plan, self.notes)) if flow.calls]
         if not flows:
             raise InvalidDocument(
-                f"the {self.plan.source} has no request that could be sent",
+                f"there is no request that could be sent in {self.plan.source}",
                 hint="; ".join(self.notes.lines()[:5]),
             )
         base = _common_origin(flows)
+        self._lift_headers([call for flow in flows for call in flow.calls], base)
         spec: dict[str, Any] = {"type": "http", "name": slug(self.plan.name) or "imported"}
         spec |= self._load()
         if base:
@@ -110,6 +113,20 @@ class Writer:
         columns = sorted(self._columns)
         return [{**{name: row.get(name, "") for name in columns}, **more} for row in self.plan.rows]
 
+    def _lift_headers(self, calls: list[Call], base: str) -> None:
+        """What every call says alike is said once; secrets only if all go to one place."""
+        if len(calls) < 2:
+            return
+        counted = Counter((name, value) for call in calls for name, value in call.headers.items())
+        apart = any(_origin(call.url) != base for call in calls)
+        for (name, value), count in counted.items():
+            secret = isinstance(value, Secret)
+            if count < len(calls) or (apart if secret else bool(names_in(str(value)))):
+                continue
+            self.plan.headers[name] = value
+            for call in calls:
+                del call.headers[name]
+
     # ---- one flow: which of its calls can be sent
 
     def _flow(self, flow: Flow) -> Flow:
@@ -122,8 +139,9 @@ class Writer:
             url = self._address(call)
             if not url:
                 continue
-            call.method, call.url = method, url
-            calls.append(call)
+            # A copy: a call that is done twice is in the plan once.
+            headers, takes = dict(call.headers), list(call.takes)
+            calls.append(replace(call, method=method, url=url, headers=headers, takes=takes))
         if len(calls) > MOST_STEPS:
             self.notes.add(flow.name, f"only the first {MOST_STEPS} of its {len(calls)} requests")
         return Flow(flow.name, calls[:MOST_STEPS], flow.weight, flow.go_on)
@@ -250,11 +268,16 @@ class Writer:
             except JSONPathError as error:
                 self.notes.add(where, f"the JSON path {take.json_path!r} of {take.name}: {error}")
                 return False
+        if not (take.json_path or take.header or take.pattern):
+            self.notes.add(where, f"nothing says where {take.name} is in the answer")
+            return False
         return not take.pattern or self._compiles(take.pattern, where)
 
     def _compiles(self, pattern: str, where: str) -> bool:
         try:
-            re.compile(pattern)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that it may mean something else one day
+                re.compile(pattern)
         except (re.error, OverflowError, RecursionError) as error:
             self.notes.add(where, f"the pattern {pattern[:60]!r} is none of Python: {error}")
             return False
@@ -263,13 +286,24 @@ class Writer:
 
 def write(document: dict[str, Any], plan: Plan) -> str:
     """The document as YAML, with what was not taken over as comments before it."""
-    lines = [f"# Made from a {plan.source}."]
+    lines = [f"# Made from {plan.source}."]
     if notes := plan.notes.lines():
         lines += ["# What was not taken over as it was:", *(f"#  - {note}" for note in notes)]
     if secrets := sorted(_secrets(document["spec"])):
         lines.append(f"# It reads these variables of the environment: {', '.join(secrets)}")
-    text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)
+    text = yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
     return "\n".join([*lines, text])
+
+
+class _Dumper(yaml.SafeDumper):
+    """YAML that is read back as it was: other forms than this one change some line breaks."""
+
+    def text(self, data: str) -> yaml.ScalarNode:
+        odd = not data.replace("\n", "").isprintable()
+        return yaml.ScalarNode("tag:yaml.org,2002:str", data, style='"' if odd else None)
+
+
+_Dumper.add_representer(str, _Dumper.text)
 
 
 def _secrets(data: object) -> set[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from datetime import datetime
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
@@ -24,7 +23,7 @@ _OWN = {
 
 def read(data: Entries, path: Path) -> Plan:
     """The plan in an archive."""
-    plan = Plan(path.stem, "HAR")
+    plan = Plan(path.stem, "a HAR")
     calls: list[Call] = []
     last: float | None = None
     for entry in each(data, "log", "entries"):
@@ -38,7 +37,6 @@ def read(data: Entries, path: Path) -> Plan:
                 call.think = round(min(gap, _LONGEST_PAUSE), 1)
             last = max(last or 0.0, begin + length)
         calls.append(call)
-    _lift_headers(calls, plan)
     parts = [calls[n : n + _STEPS] for n in range(0, len(calls), _STEPS)]
     if len(parts) > 1:
         plan.notes.add("", f"{len(calls)} requests are too many for one scenario: {len(parts)} now")
@@ -107,14 +105,3 @@ def _body(said: Entries, call: Call, plan: Plan) -> None:
     kind = clean(text(said, "mimeType"))
     if call.body and kind and "content-type" not in {name.lower() for name in call.headers}:
         call.headers["Content-Type"] = kind
-
-
-def _lift_headers(calls: list[Call], plan: Plan) -> None:
-    """What every call says alike is said once, for all of them."""
-    if len(calls) < 2:
-        return
-    counted = Counter((name, value) for call in calls for name, value in call.headers.items())
-    common = {name: value for (name, value), count in counted.items() if count == len(calls)}
-    plan.headers = {name: value for name, value in common.items() if isinstance(value, str)}
-    for call in calls:
-        call.headers = {k: v for k, v in call.headers.items() if k not in plan.headers}

@@ -27,8 +27,9 @@ from faultline.traffic.importing.xmltree import Node
 _MOST_ROWS = 1000
 _MOST_LOOPS = 20
 _SAMPLERS = ("HTTPSamplerProxy", "HTTPSampler", "HTTPSampler2")
-_PLAIN = ("GenericController", "TransactionController", "RecordingController")
+_PLAIN = ("GenericController", "RecordingController")
 _CONTROLLERS = {
+    "TransactionController": "its requests have figures, it has none of its own",
     "OnceOnlyController": "its requests are sent in every turn",
     "IfController": "its condition is not looked at: its requests are sent in every turn",
     "WhileController": "its requests are sent once in every turn",
@@ -47,7 +48,7 @@ _LISTENERS = ("ResultCollector", "Summariser", "BackendListener")
 def read(data: bytes, path: Path) -> Plan:
     """The plan in a file; raises InvalidDocument."""
     root = xmltree.parse(data, str(path))
-    plan = Plan(path.stem, "plan of JMeter", cookies=False)
+    plan = Plan(path.stem, "a plan of JMeter", cookies=False)
     tree = next(root.of("hashTree"), Node("hashTree", {}))
     _Reader(plan, path.parent).read(tree)
     return plan

@@ -32,11 +32,13 @@ class _Reader:
     def __init__(self, data: Entries, path: Path) -> None:
         self._data = data
         self._schemas = Schemas(data)
-        self.plan = Plan(clean(text(data, "info", "title")) or path.stem, "OpenAPI document")
+        self.plan = Plan(clean(text(data, "info", "title")) or path.stem, "an OpenAPI document")
         self._notes = self.plan.notes
+        self._whole: dict[str, str] = {}  # how what lies in a variable begins
         self._base = self._server(each(data, "servers"))
         for where, said in entries(data, "paths").items():
             self._path(clean(where), self._schemas.resolve(said))
+        self._bearer_of_all()
         changing = [f.name for f in self.plan.flows if f.calls[0].method in _CHANGING]
         if changing:
             listed = ", ".join(changing[:5]) + (", ..." if len(changing) > 5 else "")
@@ -107,6 +109,7 @@ class _Reader:
             media = [entries(one) for one in entries(said, "content").values()]
             schema = said.get("schema") or (media[0].get("schema") if media else None)
             found = self._schemas.example(schema)
+            known = self._schemas.says(schema)
         if not known:
             self._notes.add(
                 where, f"no example of {key}: {json.dumps(found, default=str)[:60]} is sent"
@@ -177,7 +180,24 @@ class _Reader:
             elif kind not in ("http", "oauth2", "openidconnect"):
                 self._notes.add(where, f"the security scheme {name} is not understood")
                 continue
-            secret = Secret(variable(clean(name)))
-            call.headers[header] = secret
-            form = "" if kind == "apikey" else ": the whole header, as `Bearer ...`"
-            self._notes.add("security", f"put the value of {name} into ${secret.env}{form}")
+            call.headers[header] = secret = Secret(variable(clean(name)))
+            if kind != "apikey":
+                basic = text(scheme, "scheme").lower() == "basic"
+                self._whole[secret.env] = "Basic" if basic else "Bearer"
+
+    def _bearer_of_all(self) -> None:
+        """A token that every operation wants is said once; then it is the token alone."""
+        calls = [call for flow in self.plan.flows for call in flow.calls]
+        found = {call.headers.get("Authorization") for call in calls}
+        only = found.pop() if len(found) == 1 else None
+        if isinstance(only, Secret) and self._whole[only.env] == "Bearer":
+            self.plan.bearer = only
+            del self._whole[only.env]
+            for call in calls:
+                del call.headers["Authorization"]
+        secrets = {v.env for call in calls for v in call.headers.values() if isinstance(v, Secret)}
+        for name in sorted(secrets | ({only.env} if isinstance(only, Secret) else set())):
+            form = (
+                f": the whole header, as `{self._whole[name]} ...`" if name in self._whole else ""
+            )
+            self._notes.add("security", f"put the secret into ${name}{form}")

@@ -15,6 +15,7 @@ BEGIN, END = "\ue000", "\ue001"
 PLACE = re.compile(f"{BEGIN}([^{BEGIN}{END}]*){END}")
 
 _NAME = re.compile(r"[^A-Za-z0-9_.-]")
+_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _MOST_NOTES = 200
 _DEPTH = 8  # of constants within constants
 _LONGEST = 1 << 20  # characters of a text with its constants filled in
@@ -58,7 +59,8 @@ def shown(text: str, around: str = "{}") -> str:
 
 def slug(text: str, most: int = 40) -> str:
     """A name of a document: lower-case letters, digits, hyphens; '' if nothing is left."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:most].strip("-")
+    words = _HUMP.sub("-", text).lower()
+    return re.sub(r"[^a-z0-9]+", "-", words).strip("-")[:most].strip("-")
 
 
 def is_secret(header: str) -> bool:
@@ -68,7 +70,8 @@ def is_secret(header: str) -> bool:
 
 def variable(text: str) -> str:
     """The name of a variable of the environment made from words."""
-    found = re.sub(r"[^A-Z0-9]+", "_", text.upper()).strip("_") or "SECRET"
+    words = _HUMP.sub("_", text).upper()
+    found = re.sub(r"[^A-Z0-9]+", "_", words).strip("_") or "SECRET"
     return found if not found[0].isdigit() else f"_{found}"
 
 
@@ -142,7 +145,7 @@ class Plan:
 
     name: str
     source: str
-    """What kind of file it was, for people."""
+    """What kind of file it was, for people: with its article."""
     flows: list[Flow] = field(default_factory=list[Flow])
     constants: dict[str, str] = field(default_factory=dict[str, str])
     """Values that are the same in every turn; they may have places."""

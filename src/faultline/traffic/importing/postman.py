@@ -65,7 +65,7 @@ def read(data: Entries, path: Path) -> Plan:
 
 class _Reader:
     def __init__(self, data: Entries, path: Path) -> None:
-        self.plan = Plan(clean(text(data, "info", "name")) or path.stem, "collection of Postman")
+        self.plan = Plan(clean(text(data, "info", "name")) or path.stem, "a collection of Postman")
         self.plan.redirects = 5  # Postman follows them
         self._notes = self.plan.notes
         self._variables(data)

@@ -10,6 +10,8 @@ _DEEPEST = 12
 _MOST = 2000  # values of one body
 _LONGEST = 10_000  # characters of a text
 
+_NAMED = ("example", "default", "const")
+_LISTED = ("examples", "enum")
 _FORMATS = {
     "date": "2024-01-01",
     "date-time": "2024-01-01T00:00:00Z",
@@ -49,20 +51,31 @@ class Schemas:
             found = entries(here)
         return found
 
+    def says(self, schema: object) -> bool:
+        """Whether the schema itself names a value."""
+        return bool({*_NAMED, *_LISTED} & self.resolve(schema).keys())
+
     def example(self, schema: object) -> Any:
         """A value that fits the schema; None where nothing can be said."""
         self._made = 0
+        self._within: list[str] = []
         return self._value(schema, 0)
 
     def _value(self, schema: object, depth: int) -> Any:
         self._made += 1
-        said = self.resolve(schema)
-        if depth > _DEEPEST or self._made > _MOST:
-            return None
-        for word in ("example", "default", "const"):
+        reference = str(entries(schema).get("$ref", ""))
+        if depth > _DEEPEST or self._made > _MOST or (reference and reference in self._within):
+            return None  # what must hold itself has no value
+        self._within.append(reference)
+        found = self._plain(self.resolve(schema), depth)
+        self._within.pop()
+        return found
+
+    def _plain(self, said: Entries, depth: int) -> Any:
+        for word in _NAMED:
             if word in said:
                 return said[word]
-        for word in ("examples", "enum"):
+        for word in _LISTED:
             if found := items(said, word):
                 return found[0]
         if parts := items(said, "allOf"):
@@ -113,14 +126,23 @@ class Schemas:
         return found.ljust(least, "x")[: max(most, least)]
 
     def _number(self, said: Entries, whole: bool) -> int | float:
-        for word, step in (("minimum", 0), ("exclusiveMinimum", 1)):
-            low = said.get(word)
-            if isinstance(low, (int, float)) and not isinstance(low, bool) and abs(low) < 1e15:
-                exclusive = step or (1 if said.get("exclusiveMinimum") is True else 0)
-                return int(low) + exclusive if whole else low + exclusive
-        high = said.get("maximum")
-        known = isinstance(high, (int, float)) and not isinstance(high, bool) and high < 1
-        return (int(high) if whole else high) if known and high is not None else 1
+        """The least that is allowed; else the most, if that is below 1; else 1."""
+        low, above = _real(said.get("minimum")), _real(said.get("exclusiveMinimum"))
+        if low is not None and said.get("exclusiveMinimum") is True:  # 3.0
+            low, above = None, low
+        high = _real(said.get("maximum"))
+        found = 1.0 if high is None or high >= 1 else high
+        if above is not None and (low is None or above >= low):
+            found = above + 1
+        elif low is not None:
+            found = low
+        return int(found) if whole or found == int(found) else found
+
+
+def _real(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value) if abs(value) < 1e15 else None
 
 
 def _whole(value: object, default: int) -> int:
