@@ -60,6 +60,8 @@ class Comparison:
         if better:
             named = "; ".join(f"{line.what}: {line.told}" for line in better[:3])
             return f"Better than before: {named}."
+        if any(line.kind == OTHER for line in self.lines):
+            return "Nothing became worse or better; the table says what is different."
         return "Nothing differs by more than runs differ anyhow."
 
 
