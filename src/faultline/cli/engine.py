@@ -58,8 +58,8 @@ def engine(
         options = "".join(f" {each}" for each in given)
         click.echo(UNIT.format(program=sys.argv[0], options=options), nl=False)
         return 0
-    from faultline.engine.manager import Manager
     from faultline.engine.runs import Runs
+    from faultline.engine.unattended import Manager
 
     logging.basicConfig(
         level=logging.WARNING if quiet else logging.INFO, format="%(asctime)s %(message)s"

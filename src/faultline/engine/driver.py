@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from faultline.api.run import Phase, Point, Run
+from faultline.api.run import Phase, Point, Run, RunStatus
 from faultline.api.traffic import TrafficSecond
 from faultline.api.watching import TargetSecond
 from faultline.engine import actions, watching
@@ -25,7 +25,7 @@ from faultline.engine.model import SECOND, Action, Facts, Now, Result
 from faultline.engine.ports import Tools
 from faultline.engine.reconcile import reconcile
 from faultline.errors import Conflict
-from faultline.stores.model import Stale, Store
+from faultline.stores.model import Filter, Stale, Store
 
 Listener = Callable[[Run, Point], None]
 """Called for everything that happens, as it happens, in the thread of the driver."""
@@ -51,6 +51,15 @@ class Driver:
         self._pending: list[Result] = []
         self._flying: set[str] = set()
         self._told = 0
+        self._looked = 0.0
+        self.patience = LONGEST_SLEEP
+        """Seconds after which it looks for the wishes of others if nothing else is to be done. Who
+        calls `nudge` when there are any may set it higher."""
+
+    def nudge(self) -> None:
+        """Look at once: something was written, or halted. Safe in threads."""
+        self._looked = 0.0
+        self._results.put(None)
 
     def stop(self, why: str) -> None:
         """Abort: undo everything, then return from `drive`. Safe in signal handlers and threads."""
@@ -82,7 +91,7 @@ class Driver:
             self.halted(),
         )  # fmt: skip
         now = actions.instant()
-        run, wanted, wake_ns = self._decide(run, facts, now)
+        run, wanted, wake_ns = self._decide(self._fresh(run), facts, now)
         self._pending = []
         if self.tools.heard is not None:
             self.tools.heard.put(run.spec.signals)
@@ -92,7 +101,7 @@ class Driver:
                 self._start(run, action)
         self._flying &= {action.id for action in wanted}
         if run.status.phase is not Phase.ENDED:
-            self._sleep(wake_ns)
+            self._sleep(run, wake_ns)
         return run
 
     def _decide(
@@ -101,7 +110,7 @@ class Driver:
         """Decide and write it down; if somebody else wrote the run meanwhile, decide again."""
         while True:
             decision = reconcile(run, facts, now)
-            if decision.status == run.status:
+            if not _differ(decision.status, run.status):
                 return run, decision.actions, decision.wake_ns
             try:
                 written = self.store.write_status(
@@ -111,6 +120,16 @@ class Driver:
                 run = self.store.get(Run, self.name)
                 continue
             return written, decision.actions, decision.wake_ns
+
+    def _fresh(self, run: Run) -> Run:
+        """The run as it is in the store, which is looked at once a second, or when nudged."""
+        if time.monotonic() - self._looked < LONGEST_SLEEP:
+            return run
+        self._looked = time.monotonic()
+        found = self.store.summaries(Run, Filter(names=(self.name,)), 1)
+        if found and found[0].version == run.metadata.resource_version:
+            return run
+        return self.store.get(Run, self.name)
 
     def _traffic(self, run: Run) -> dict[str, tuple[TrafficSecond, ...]]:
         found: dict[str, tuple[TrafficSecond, ...]] = {}
@@ -138,8 +157,8 @@ class Driver:
 
         threading.Thread(target=work, name=f"faultline {action.id}", daemon=True).start()
 
-    def _sleep(self, wake_ns: int | None) -> None:
-        left = LONGEST_SLEEP
+    def _sleep(self, run: Run, wake_ns: int | None) -> None:
+        left = LONGEST_SLEEP if _grows(run) else self.patience
         if wake_ns is not None:
             left = min(left, max(0.0, (wake_ns - actions.instant().boot_ns) / SECOND))
         deadline = time.monotonic() + left
@@ -175,3 +194,14 @@ class Driver:
             yield
         finally:
             os.close(descriptor)
+
+
+def _differ(new: RunStatus, old: RunStatus) -> bool:
+    """Whether more has changed than the hour: that alone is not worth a write."""
+    return new != old and new.model_copy(update={"clock_ns": old.clock_ns}) != old
+
+
+def _grows(run: Run) -> bool:
+    """Whether seconds of traffic or of targets come in by themselves."""
+    series = (*run.status.traffic, *run.status.targets)
+    return any(one.started is not None and one.ended is None for one in series)

@@ -29,7 +29,10 @@ MOST = 16
 
 def targets(spec: ExperimentSpec) -> dict[str, dict[str, Any]]:
     """What is looked at, by its name: the host, what faults act on, then what else is wanted."""
-    wanted = [TargetSpec(), *(fault.target for fault in _faults(spec)), *spec.watch]
+    hit = [fault.target for fault in _faults(spec)]
+    if not hit and not spec.watch:
+        return {}
+    wanted = [TargetSpec(), *hit, *spec.watch]
     asked = [each.model_dump(exclude_defaults=True) for each in wanted]
     return dict(list({name_of(each): each for each in asked}.items())[:MOST])
 

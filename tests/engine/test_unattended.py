@@ -20,17 +20,17 @@ from tests.engine.world import experiment
 from faultline.api.experiment import Experiment
 from faultline.api.model import Metadata
 from faultline.api.run import Phase, Run
-from faultline.engine import manager
-from faultline.engine.manager import Manager
+from faultline.engine import unattended
 from faultline.engine.runs import Runs
+from faultline.engine.unattended import Manager
 from faultline.errors import Conflict
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manager, "GRACE", 0.0)
-    monkeypatch.setattr(manager, "LOOK", 0.05)
-    monkeypatch.setattr(manager, "AGAIN", 0.2)
+    monkeypatch.setattr(unattended, "GRACE", 0.0)
+    monkeypatch.setattr(unattended, "LOOK", 0.05)
+    monkeypatch.setattr(unattended, "AGAIN", 0.2)
 
 
 @pytest.fixture
@@ -106,10 +106,10 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from tests.engine.test_driver import RealTime
-from faultline.engine import manager
+from faultline.engine import unattended
 from faultline.engine.runs import Runs
-manager.GRACE, manager.LOOK = 0.0, 0.05
-engine = manager.Manager(lambda: Runs(Path(sys.argv[1]), lambda: RealTime().tools(), lambda *_: []))
+unattended.GRACE, unattended.LOOK = 0.0, 0.05
+engine = unattended.Manager(lambda: Runs(Path(sys.argv[1]), lambda: RealTime().tools(), lambda *_: []))
 print("ready", flush=True)
 engine.keep()
 """

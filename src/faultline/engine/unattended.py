@@ -24,6 +24,8 @@ LOOK = 1.0
 """Seconds between two looks at the store."""
 GRACE = 5.0
 """Seconds in which whoever made a run may begin it himself."""
+PATIENCE = 30.0
+"""Seconds after which a run is looked at even if nothing happened."""
 AGAIN = 5.0
 """Seconds before a run that somebody else carries out, or that could not be, is tried again."""
 
@@ -48,6 +50,8 @@ class Manager:
         self._driving: dict[str, Driver] = {}
         self._threads: dict[str, threading.Thread] = {}
         self._later: dict[str, float] = {}
+        self._seen: dict[str, int] = {}
+        self._halted = ""
 
     def stop(self) -> None:
         """Begin nothing more and leave what is under way to the next engine. Safe in signal
@@ -85,6 +89,7 @@ class Manager:
     def _begin(self, kept: Runs) -> None:
         waiting = kept.summaries(Filter(ended=False))
         names = {each.name for each in waiting}
+        self._nudge({each.name: each.version for each in waiting}, kept.halted())
         for each in waiting:
             with self._lock:
                 full = len(self._threads) >= self._at_once
@@ -98,6 +103,15 @@ class Manager:
                     self._threads[each.name] = thread
                 thread.start()
 
+    def _nudge(self, versions: dict[str, int], halted: str) -> None:
+        """Tell those whose run was written, by whomever, and all when everything is halted."""
+        with self._lock:
+            driving = dict(self._driving)
+        for name, driver in driving.items():
+            if versions.get(name) != self._seen.get(name) or halted != self._halted:
+                driver.nudge()
+        self._seen, self._halted = versions, halted
+
     def _may(self, run: Summary, unfinished: set[str]) -> bool:
         if run.labels.get("parent") in unfinished:
             return False  # whoever carries out its parent carries it out
@@ -109,6 +123,7 @@ class Manager:
         try:
             with self._open() as kept:
                 driver = kept.driver(name, self._listener)
+                driver.patience = PATIENCE
                 with self._lock:
                     self._driving[name] = driver
                 done: Run = driver.drive()
