@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from faultline.api import admission
-from faultline.api.document import problems_of
+from faultline.api.document import parse, problems_of
 from faultline.api.search import SearchSpec, SearchState, number_of
 from faultline.engine import wiring
 from faultline.engine.search import trials
@@ -193,6 +194,12 @@ def test_the_regression_is_the_same_experiment_with_a_value_that_is_borne() -> N
     assert 0.7 * 200e6 <= number_of(node["params"]["latency"]) <= 0.8 * 200e6
     assert made["spec"]["hypothesis"]["probes"] == ["fast"]
     assert made["metadata"] == {"name": "shop-bears-latency", "labels": {"team": "a"}}
+
+
+def test_the_example_of_the_documentation_is_right() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "search.md").read_text()
+    example = parse(page.split("```yaml\n")[1].split("```")[0])
+    assert admission.problems(example, wiring.check_fault) == []
 
 
 def test_without_a_value_that_is_borne_there_is_no_regression() -> None:

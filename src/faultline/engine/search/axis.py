@@ -61,7 +61,7 @@ class Axis:
     def safer(self, value: float, margin: float) -> float:
         """A round value that is milder than this one by a share of it, within the range."""
         milder = value - self._sign * margin * abs(value)
-        grain = self._grain(max(abs(value - milder), self._settings.step))
+        grain = self._grain(max(2 * abs(value - milder), self._settings.step))
         toward = math.floor if self._sign > 0 else math.ceil
         rounded = _clean(toward(milder / grain + self._sign * 1e-9) * grain, grain)
         return min(max(rounded, self._settings.low), self._settings.high)
