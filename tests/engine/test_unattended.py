@@ -109,7 +109,8 @@ from tests.engine.test_driver import RealTime
 from faultline.engine import unattended
 from faultline.engine.runs import Runs
 unattended.GRACE, unattended.LOOK = 0.0, 0.05
-engine = unattended.Manager(lambda: Runs(Path(sys.argv[1]), lambda: RealTime().tools(), lambda *_: []))
+tools = lambda: RealTime().tools()
+engine = unattended.Manager(lambda: Runs(Path(sys.argv[1]), tools, lambda *_: []))
 print("ready", flush=True)
 engine.keep()
 """

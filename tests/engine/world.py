@@ -213,7 +213,9 @@ class WorldProber:
     def __init__(self, world: World) -> None:
         self.world = world
 
-    def measure(self, spec: ProbeBase, timeout: Duration) -> Measurement:
+    def measure(
+        self, spec: ProbeBase, timeout: Duration, kept: dict[str, Any] | None = None
+    ) -> Measurement:
         world = self.world
         if spec.name in world.values:
             return world.values[spec.name].model_copy()

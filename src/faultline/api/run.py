@@ -220,6 +220,9 @@ class ProbeStatus(StatusModel):
     """Samples taken before the present edge (the start, the end)."""
     due_ns: int | None = None
     """When the next one is due, CLOCK_BOOTTIME."""
+    kept: dict[str, Any] = Field(default_factory=dict[str, Any])
+    """What it must know again if another engine goes on: the first violation of an invariant, a
+    place in a log."""
     asked_ns: int | None = None
     """When the one in flight was asked for, CLOCK_BOOTTIME."""
 

@@ -36,8 +36,8 @@ WantedBy=multi-user.target
 
 @click.command()
 @click.option("--listen", metavar="unix:FILE|127.0.0.1:PORT",
-              help="Offer plan, inject, query, recover, runs and events over HTTP: at a socket that "
-              "only its owner may open, or on loopback with a token.")  # fmt: skip
+              help="Offer plan, inject, query, recover, runs and events over HTTP: at a socket "
+              "that only its owner may open, or on loopback with a token.")  # fmt: skip
 @click.option("--token-file", type=click.Path(path_type=Path),
               help="Where the token lies that callers on loopback must give; made if it is not "
               "there.")  # fmt: skip

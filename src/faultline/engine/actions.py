@@ -86,7 +86,8 @@ def _perform(run: Run, action: Action, tools: Tools) -> Answer:
 def _probe(run: Run, action: Action, tools: Tools) -> Answer:
     spec = run.spec.resolved
     probe = next(one for one in spec.probes if one.name == action.node)
-    return tools.prober.measure(probe, probing.timeout_of(spec.guards, probe))
+    known = next((one.kept for one in run.status.probes if one.name == action.node), None)
+    return tools.prober.measure(probe, probing.timeout_of(spec.guards, probe), known)
 
 
 def _watch(run: Run, action: Action, tools: Tools) -> Answer:

@@ -64,8 +64,13 @@ class Prober(Protocol):
     Probes may be measured from several threads at once, each one by one thread at a time.
     """
 
-    def measure(self, spec: ProbeBase, timeout: Duration) -> Measurement:
-        """One measurement within `timeout`; what cannot be measured is an answer, not an error."""
+    def measure(
+        self, spec: ProbeBase, timeout: Duration, kept: dict[str, Any] | None = None
+    ) -> Measurement:
+        """One measurement within `timeout`; what cannot be measured is an answer, not an error.
+
+        `kept` is what an engine before this one has learned of this probe.
+        """
         ...
 
     def close(self) -> None: ...

@@ -97,6 +97,7 @@ def _take(draft: Draft, spec: ProbeBase, probe: ProbeStatus, found: Measurement,
     )
     probe.taken += 1
     probe.asked_ns = None
+    probe.kept = found.keep or probe.kept
     probe.good = probe.good + 1 if ok else 0
     timepoints.learn(draft, spec, probe, ok, when)
     if counted:

@@ -96,7 +96,11 @@ def _first(spec: ProbeBase, probe: ProbeStatus, ok: bool | None, since: float) -
         if not sample.ok or sample.at < since:
             break
         row.append(sample.at)
-    return row[-1] if len(row) >= spec.success_count else None
+    if len(row) < spec.success_count:
+        return None
+    # Who was asked may know better since when it is so: an alert, a person.
+    told = probe.samples[-1].since
+    return row[-1] if told is None else min(row[-1], max(told, since))
 
 
 def _tell(
