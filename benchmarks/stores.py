@@ -163,10 +163,11 @@ def _leasing(store: Store, named: Callable[[str], str]) -> Measured:
 
 def _memory(where: str) -> float:
     """Resident set of a process of its own, at its highest, MiB."""
-    code = f"{_LIST.format(where=where)}; import resource as r; print(r.getrusage(0).ru_maxrss)"
+    code = f"{_LIST.format(where=where)}; print(open('/proc/self/status').read())"
     words = [sys.executable, "-c", code]
     told = subprocess.run(words, check=True, capture_output=True, text=True, env=dict(os.environ))
-    return int(told.stdout) / 1024
+    (peak,) = [line for line in told.stdout.splitlines() if line.startswith("VmHWM")]
+    return int(peak.split()[1]) / 1024
 
 
 if __name__ == "__main__":

@@ -166,7 +166,9 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     params=st.dictionaries(st.text(), JSON, max_size=3),
     labels=st.dictionaries(st.text(), st.text()),
@@ -375,9 +377,9 @@ def test_leases_are_kept_by_a_thread_and_let_go_at_its_end(
     store: Store, opener: Callable[[], Store]
 ) -> None:
     store.create(histories.run("one", ended=False))
-    keeping, other = Renewal(store, ttl=0.5), Renewal(opener(), ttl=0.5)
+    keeping, other = Renewal(store, ttl=1.0), Renewal(opener(), ttl=1.0)
     keeping.take(Run, "one")
-    time.sleep(0.8)
+    time.sleep(1.4)
     with pytest.raises(Conflict, match="another engine"):
         other.take(Run, "one")
     with pytest.raises(UnknownName):
