@@ -87,7 +87,8 @@ def _foreach(node: Data, path: str) -> Data:
 
 
 def _values(node: Data, path: str) -> list[Any]:
-    values, limits = node.get("values"), node.get("range")
+    values: object = node.get("values")
+    limits: object = node.get("range")
     if (values is None) == (limits is None):
         problem = Problem(path, "expected exactly one of values and range")
         raise invalid_document("experiment", [problem])
@@ -102,7 +103,7 @@ def _values(node: Data, path: str) -> list[Any]:
         raise invalid_document("experiment", [problem])
     if not isinstance(values, list) or not values:
         where = f"{path}.{'range' if values is None else 'values'}"
-        problem = Problem(where, "expected a list of values, or start, stop and step", values)
+        problem = Problem(where, "expected a list of values, or start, stop and step")
         raise invalid_document("experiment", [problem])
     return cast("list[Any]", values)
 

@@ -15,7 +15,10 @@ from faultline.cli import output
 from faultline.cli.session import state_folder, store_place
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from faultline.api.run import Point, Run
+    from faultline.engine.unattended import Manager
 
 UNIT = """\
 [Unit]
@@ -67,7 +70,7 @@ def engine(
     opened = partial(Runs, state_folder(), store=store_place())
     keeper = Manager(opened, None if quiet else _tell, at_once)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: keeper.stop())
+        signal.signal(number, _ended_by(keeper))
     if listen is None:
         keeper.keep()
         return 0
@@ -77,6 +80,13 @@ def engine(
         output.say(f"listening at {where}")
         keeper.keep()
     return 0
+
+
+def _ended_by(keeper: Manager) -> Callable[[int, object], None]:
+    def end(_number: int, _frame: object) -> None:
+        keeper.stop()
+
+    return end
 
 
 def _tell(run: Run, point: Point) -> None:
