@@ -1,7 +1,8 @@
-"""A run once more: replayed as it was, shrunk to the fault that is to blame."""
+"""A run once more: replayed as it was, shrunk to the fault that is to blame, made from a search."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import yaml
 from tests.cli.command import Cli
 
-from faultline.units import Duration
+from faultline.units import Duration, Size
 
 pytestmark = pytest.mark.slow
 
@@ -77,13 +78,42 @@ def test_a_failing_run_is_replayed_from_its_record_and_shrunk_to_one_fault(
     assert "no-b: broke (none of them can be left out)" in told
 
 
-def test_what_cannot_be_shrunk_or_replayed_is_refused(typed: Cli, tmp_path: Path) -> None:
-    file = document(tmp_path)
-    data = yaml.safe_load(file.read_text())
-    del data["spec"]["nodes"], data["spec"]["faults"][1]
-    file.write_text(yaml.safe_dump(data))
-    name = typed("run", file, "--no-report", "--format", "json").json()["metadata"]["name"]
-    refused = typed("shrink", name, "--format", "json")
+def test_a_search_is_carried_out_and_its_regression_holds(typed: Cli, tmp_path: Path) -> None:
+    """How short may a file be? Its reader needs 5 bytes."""
+    data = tmp_path / "data"
+    data.write_text("0123456789")
+    reader = "import sys; sys.exit(len(open(sys.argv[1]).read()) < 5)"
+    searched = {"parameter": "bytes", "low": "1B", "high": "9B", "tolerance": "4B",
+                "worse": "smaller", "probes": ["reads"], "hold": "200ms",
+                "confidence": "60%"}  # fmt: skip
+    spec: dict[str, Any] = {
+        "title": "a file that is cut off",
+        "hypothesis": {"text": "it is read", "probes": ["reads"]},
+        "probes": [
+            {"name": "reads", "type": "command", "mode": "during", "interval": "100ms",
+             "command": [sys.executable, "-S", "-c", reader, str(data)]},
+        ],
+        "nodes": [
+            {"name": "how-short", "type": "search", "search": searched,
+             "fault": {"fault": "file.truncate", "params": {"path": str(data)}}},
+        ],
+        "baseline": "200ms",
+        "cooldown": "200ms",
+    }  # fmt: skip
+    file, pinned = tmp_path / "experiment.yaml", tmp_path / "pinned.yaml"
+    head = {"apiVersion": "faultline.dev/v1alpha1", "kind": "Experiment"}
+    file.write_text(yaml.safe_dump({**head, "metadata": {"name": "cut"}, "spec": spec}))
+    run = typed("run", file, "--no-report", "--format", "json").json()
+    found = run["status"]["nodes"][0]["search"]["result"]
+    print(found["text"])
+    assert found["answer"] == "found"
+    assert Size.parse(found["notBorne"]) < 5 <= Size.parse(found["borne"])
+    typed.ok("regression", run["metadata"]["name"], "-o", pinned)
+    assert data.read_text() == "0123456789"
+    held = typed("run", pinned, "--no-report", "--format", "json")
+    assert held.code == 0
+
+    refused = typed("shrink", held.json()["metadata"]["name"], "--format", "json")
     assert (refused.code, refused.error["happened"]) == (2, "nothing")
     assert "did not fail: held" in refused.error["message"]
     assert typed("replay", "nobody", "--format", "json").code == 2

@@ -1,4 +1,6 @@
-"""`replay`, `shrink`: an ended run once more, as it was or with as few faults as still fail."""
+"""`replay`, `shrink`, `regression`: an ended run once more, as it was, with as few faults as still
+fail, or at the value that a search found to be borne.
+"""
 
 from __future__ import annotations
 
@@ -84,6 +86,47 @@ def shrink(
     return 0 if step.fails else 4
 
 
+@click.command()
+@_run
+@click.argument("node", required=False, default="")
+@click.option("-o", "--output", "target", type=click.Path(dir_okay=False, path_type=Path),
+              help="Write it here.")  # fmt: skip
+def regression(name: str, node: str, target: Path | None) -> int:
+    """The experiment of RUN with its search (of NODE) as one fault, at a value that is borne.
+
+    It is printed as YAML, or written to a file: run it on every release.
+    """
+    import yaml
+
+    from faultline.engine.search.regression import regression as made_from
+
+    with experiments.opened() as kept:
+        old = kept.get(name)
+    searches = {each.name: each.search for each in old.status.nodes if each.search is not None}
+    chosen = node or (next(iter(searches)) if len(searches) == 1 else "")
+    if chosen not in searches:
+        raise UsageError(
+            f"name the search of run {name}", hint=f"it has: {', '.join(searches) or 'none'}"
+        )
+    document = made_from(_document(old, old.spec.resolved.to_json()), chosen, searches[chosen])
+    if document is None:
+        raise UsageError(f"{chosen} of run {name} found no value that is borne")
+    text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)
+    if target:
+        write(target, text)
+    output.say(f"written: {target}" if target else text.rstrip())
+    return 0
+
+
+def _document(old: Run, spec: dict[str, Any], ending: str = "") -> dict[str, Any]:
+    return {
+        "apiVersion": old.api_version,
+        "kind": "Experiment",
+        "metadata": {"name": f"{old.spec.experiment[:230]}{ending}"},
+        "spec": spec,
+    }
+
+
 def _check(old: Run, faults: list[str]) -> None:
     if not old.status.verdict or old.status.verdict == "held":
         raise UsageError(
@@ -147,13 +190,7 @@ def _conclude(
     from faultline.engine import repeating
 
     smallest = repeating.with_only(old.spec.resolved, step.faults)
-    name = f"{old.spec.experiment[:230]}-smallest"
-    document = {
-        "apiVersion": old.api_version,
-        "kind": "Experiment",
-        "metadata": {"name": name},
-        "spec": smallest.to_json(),
-    }
+    document = _document(old, smallest.to_json(), "-smallest")
     if target and step.fails:
         import yaml
 

@@ -49,6 +49,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rerun": ("wishes:rerun", "Carry a run out once more from one of its nodes."),
     "replay": ("again:replay", "Carry out once more what a run did."),
     "shrink": ("again:shrink", "Find the fewest faults with which a run still fails."),
+    "regression": ("again:regression", "The experiment of a search at a value that is borne."),
     "schedule": ("schedule:schedule", "Run experiments by the calendar: see, pause, trigger them."),
     "validate": ("experiments:validate", "Check a document without running it."),
     "traffic": ("traffic:traffic", "Run a load alone; import one from JMeter, HAR or OpenAPI."),
