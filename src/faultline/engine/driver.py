@@ -45,6 +45,8 @@ class Driver:
         self.tools = tools
         self.locks = locks
         self.listener = listener
+        self.sure: Callable[[], bool] = lambda: True
+        """Whether nobody else can be carrying out the run by now."""
         self.halted: Callable[[], str] = str  # why everything on this host is to stop
         self.interrupt = ""
         self._results: queue.SimpleQueue[Result | None] = queue.SimpleQueue()
@@ -96,9 +98,15 @@ class Driver:
         if self.tools.heard is not None:
             self.tools.heard.put(run.spec.signals)
         self._tell(run)
-        for action in wanted:
-            if action.id not in self._flying:
-                self._start(run, action)
+        begun = [action for action in wanted if action.id not in self._flying]
+        if begun and not self.sure():
+            raise Conflict(
+                f"run {self.name} may have been taken over by another engine",
+                holder=self.name,
+                hint="the store was not reached in time; the other engine goes on with the run",
+            )
+        for action in begun:
+            self._start(run, action)
         self._flying &= {action.id for action in wanted}
         if run.status.phase is not Phase.ENDED:
             self._sleep(run, wake_ns)

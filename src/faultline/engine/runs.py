@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -148,7 +149,13 @@ class Runs:
             tools = replace(tools, doer=HostDoer(self._again))
         made = Driver(self.store, name, tools, self._locks, listener)
         made.halted = self.halted
+        if self.store.shared:
+            made.sure = partial(self._sure, name)
         return made
+
+    def _sure(self, name: str) -> bool:
+        lease = self._renewal.lease(Run, name)
+        return lease is not None and lease.sure
 
     def check_halt(self) -> None:
         """Raise Halted while everything on this host is."""
