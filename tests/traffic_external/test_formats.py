@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from faultline.api.traffic import ExternalTraffic
@@ -251,6 +251,7 @@ def test_durations() -> None:
     assert duration("") is None
 
 
+@settings(max_examples=150, deadline=None)
 @given(st.sampled_from(sorted(READERS)), st.lists(st.text(max_size=60), max_size=20), st.data())
 def test_no_output_breaks_a_reader(form: str, lines: list[str], data: st.DataObject) -> None:
     """Recorded lines with parts of them replaced, and any text at all."""

@@ -85,15 +85,15 @@ def test_sysbench_second_by_second(external: Make) -> None:
 
 
 def test_pgbench_second_by_second(external: Make, postgres: dict[str, str]) -> None:
-    words = ("pgbench", "-P", "1", "-T", "2", "-R", "50", "postgres")
+    words = ("pgbench", "-P", "1", "-T", "3", "-R", "50", "postgres")
     with ExternalRun(external(*words, format="pgbench", env=postgres)) as run:
-        assert run.wait(20)
+        assert run.wait(60)
         status = run.stop()
     assert status.text == ""
     assert status.totals is not None
-    assert status.totals.ok == pytest.approx(sum(each.ok for each in status.seconds), abs=60)
+    assert status.totals.ok >= sum(each.ok for each in status.seconds) - 1 > 0
     assert status.totals.mean
-    assert len(status.seconds) >= 1
+    assert all(each.mean for each in status.seconds if each.ok)
 
 
 def test_redis_benchmark_second_by_second(external: Make, redis: int) -> None:

@@ -60,9 +60,10 @@ class Pgbench(Reader):
         )
 
     def report(self) -> Report | None:
-        if "tps" not in self._said:  # the last line
+        done = self._said.get("number of transactions actually processed")
+        if done is None or "tps" not in self._said:  # the last line
             return None
-        ok = int(self._said["number of transactions actually processed"])
+        ok = int(done)
         kinds = {
             "failed": int(self._said.get("number of failed transactions", 0)),
             "skipped": int(self._said.get("number of transactions skipped", 0)),
@@ -154,6 +155,7 @@ class RedisBenchmark(Reader):
     )
     _NAME: Final = re.compile(r"^====== (.+) ======$")
     _REQUESTS: Final = re.compile(r"^\s+(\d+) requests completed in ([\d.]+) seconds")
+    _VALUES: Final = re.compile(r"^(?:\s+\d+\.?\d*)+$")
     _HEADER: Final = re.compile(r"^\s+avg\s+min\s+p50\s+p95\s+p99\s+max$")
 
     def __init__(self, spec: ExternalTraffic, started: float) -> None:
@@ -173,7 +175,7 @@ class RedisBenchmark(Reader):
             self._tests[-1].seconds = float(found[2])
         elif self._HEADER.match(text):
             self._header = text.split()
-        elif self._header:
+        elif self._header and self._tests and self._VALUES.match(text):
             values = dict(zip(self._header, map(float, text.split()), strict=False))
             self._tests[-1].times = times_of(values, 1e-3)
             self._header = []
