@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -68,16 +69,19 @@ def redis() -> Iterator[int]:
 
 
 @pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def postgres() -> Iterator[dict[str, str]]:
     """A server with the tables of pgbench; the environment that finds it."""
     if not POSTGRES:
         pytest.skip("needs postgresql")
-    folder, port = tmp_path_factory.mktemp("postgres"), free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        yield from _postgres(Path(folder))
+
+
+def _postgres(folder: Path) -> Iterator[dict[str, str]]:
+    port = free_port()
     user: dict[str, Any] = {}
     if os.geteuid() == 0:  # it refuses to run as root
         user = {"user": "nobody", "group": "nogroup", "extra_groups": []}
-        for each in (folder, *list(folder.parents)[:2]):
-            each.chmod(0o755)
         shutil.chown(folder, "nobody")
     quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     made = [

@@ -7,9 +7,10 @@ when the tool has ended, when it is told to, at the deadline, and when its own p
 killed itself, the kernel ends the tool (PR_SET_PDEATHSIG).
 
 The first line of its input is the order as JSON: {argv, env, cwd, user: [uid, gid, groups] or
-null, deadline: ns of CLOCK_BOOTTIME}. Further lines are `signal NUMBER`, for the tool's process
-group, and `kill`. It answers on the descriptor SAYS by lines of JSON: {"pid": N} or {"error": WHY},
-and at the end {"ended": EXIT_CODE}, which is negative for a signal.
+null, deadline: ns of CLOCK_BOOTTIME, own: a folder that is removed if our parent dies, or ''}.
+Further lines are `signal NUMBER`, for the tool's process group, and `kill`. It answers on the
+descriptor SAYS by lines of JSON: {"pid": N} or {"error": WHY}, and at the end {"ended": EXIT_CODE},
+which is negative for a signal.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import json
 import os
 import resource
 import selectors
+import shutil
 import signal
 import sys
 from typing import Any, Final
@@ -154,6 +156,9 @@ def main() -> None:
     os.dup2(nothing, 2)
     _say(says, {"pid": leash.pid})
     _say(says, {"ended": leash.hold()})
+    if order["own"] and os.getppid() != parent:
+        # Whoever made the folder for the tool has died, and cannot remove it any more.
+        shutil.rmtree(order["own"], ignore_errors=True)
     os._exit(0)
 
 

@@ -102,6 +102,7 @@ class Tool:
             "cwd": str(self.cwd),
             "user": who,
             "deadline": deadline,
+            "own": self._own.name if self._own else "",
         }
 
     def _folder(self, uid: int | None) -> str:
