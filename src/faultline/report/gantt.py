@@ -7,11 +7,12 @@ drawn by the same code.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from faultline.api.graph_status import NodeStatus
 from faultline.api.run import FaultStatus, RunStatus
 from faultline.report.moments import Clock
+from faultline.report.nodes import GROUPS
 
 DEEPEST = 8
 
@@ -31,6 +32,7 @@ class Part:
     start: float
     end: float | None
     style: str  # rising, active, falling, attempt
+    state: str = ""  # of an attempt: how it ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,8 @@ class Bar:
     parts: tuple[Part, ...] = ()
     notes: tuple[str, ...] = ()
     text: str = ""
+    holds: bool = False  # whether it is a group of others
+    stopped: bool = False  # whether it was given up
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,8 @@ def _below(tree: _Tree, holder: str, clock: Clock, depth: int) -> list[Bar]:
         faults = tree.faults.get(node.name, [])
         out.append(_node(node, faults, clock, depth))
         if len(faults) > 1:  # the attempts of a fault, the trials of a search
-            out += [_fault(fault, clock, depth + 1) for fault in faults]
+            rows = [_fault(fault, clock, depth + 1) for fault in faults]
+            out += _trials(node, rows)
         out += _below(tree, node.name, clock, min(depth + 1, DEEPEST))
     return out
 
@@ -91,8 +96,11 @@ def _below(tree: _Tree, holder: str, clock: Clock, depth: int) -> list[Bar]:
 def _node(node: NodeStatus, faults: Sequence[FaultStatus], clock: Clock, depth: int) -> Bar:
     alone = faults[0] if len(faults) == 1 else None
     tries = [
-        Part(clock.at(each.started), clock.maybe(each.ended), "attempt") for each in node.attempts
+        Part(clock.at(each.started), clock.maybe(each.ended), "attempt", each.verdict or "")
+        for each in node.attempts
     ]
+    if tries and not tries[-1].state:
+        tries[-1] = replace(tries[-1], state=node.outcome or str(node.state))
     kind = node.type if alone is None else f"{node.type} {alone.fault}"
     told = [f"{len(node.attempts)} attempts"] if len(node.attempts) > 1 else []
     told += [f"taken over from {node.reused}"] if node.reused else []
@@ -102,12 +110,26 @@ def _node(node: NodeStatus, faults: Sequence[FaultStatus], clock: Clock, depth: 
         kind=kind,
         start=clock.maybe(node.started),
         end=clock.maybe(node.ended),
-        marks=_marks(alone, clock) if alone else tuple(Mark(p.start, "again") for p in tries[1:]),
+        marks=_marks(alone, clock) if alone else (),
         state=node.verdict or node.outcome or str(node.state),
         parts=_edges(alone, clock) if alone else tuple(tries),
         notes=tuple(told),
         text=node.text,
+        holds=node.type in GROUPS,
+        stopped=node.outcome == "aborted",
     )
+
+
+def _trials(node: NodeStatus, rows: list[Bar]) -> list[Bar]:
+    """The faults of a search with what each was tried for; those of other nodes as they are."""
+    tried = node.search.trials if node.search is not None else []
+    if len(tried) > len(rows):  # a trial without a fault: nobody knows which belongs to which
+        return rows
+    told = [
+        replace(row, state=trial.outcome, notes=(*row.notes, f"tried {trial.value}"))
+        for row, trial in zip(rows, tried, strict=False)
+    ]
+    return [*told, *rows[len(tried) :]]
 
 
 def _fault(fault: FaultStatus, clock: Clock, depth: int) -> Bar:

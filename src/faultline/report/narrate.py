@@ -14,7 +14,7 @@ from faultline.api.experiment import ExperimentSpec
 from faultline.api.probe import ProbeSpec
 from faultline.api.run import FaultStatus, ProbeStatus, Run, RunStatus
 from faultline.errors import InvalidParameter
-from faultline.report import gantt, loads, watched, words
+from faultline.report import found, gantt, loads, nodes, watched, words
 from faultline.report.moments import Clock
 from faultline.report.story import (
     ChangeStory,
@@ -75,6 +75,8 @@ def story(run: Run) -> Story:
         judged=tuple(Judgement(j.name, j.text, j.ok, j.reason) for j in status.points.judged),
         bars=gantt.bars(status, clock),
         has_graph=bool(status.nodes),
+        nodes=nodes.nodes(status.nodes, clock),
+        searches=found.searches(status.nodes),
         targets=watched.targets(status.targets, clock),
         logs=watched.logs(status.logs, clock),
         environment=_environment(status),

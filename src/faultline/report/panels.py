@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from faultline.report import gantt, words
 from faultline.report.chart import Frame, Panel, Tick, Wanted, panel
+from faultline.report.found import TRIALS
 from faultline.report.resources import curves_of, lines_of
 from faultline.report.series import Point, Series
 from faultline.report.story import FaultStory, ProbeStory, Story, TrafficStory
@@ -32,6 +33,7 @@ class Bar:
     width: float
     kind: str
     label: str = ""
+    tone: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,12 @@ class Row:
     tips: tuple[Tip, ...]
     notes: tuple[str, ...]
     text: str
+    style: str = ""  # classes of the style sheet: group, stopped, never, skipped
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it was given up while it ran."""
+        return self.start is not None and "stopped" in self.style.split()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +88,7 @@ class Timeline:
     phases: tuple[PhaseBar, ...]
     rows: tuple[Row, ...]
     done: str  # what the rows are
+    points: tuple[Tip, ...]
     bands: tuple[Bar, ...]
     panels: tuple[Panel, ...]
     around: tuple[float, float] | None  # the stretch around the faults, percent: start and width
@@ -101,6 +110,7 @@ def timeline(story: Story) -> Timeline:
         phases=_phases(frame, story),
         rows=tuple(_row(frame, bar) for bar in story.bars),
         done="Nodes" if story.has_graph else "Faults" if len(story.bars) > 1 else "Fault",
+        points=_points(frame, story),
         bands=tuple(dict.fromkeys(bands)),
         panels=tuple(panels),
         around=_around(frame, story),
@@ -143,14 +153,17 @@ def _row(frame: Frame, bar: gantt.Bar) -> Row:
     parts = bar.parts
     if not parts and bar.start is not None:
         parts = (gantt.Part(bar.start, bar.end, "attempt"),)
+    known = {**words.STATES, **words.EFFECTS, **words.VERDICTS, **TRIALS}
+    answer = words.answer(known, bar.state)
     bars = [
-        _bar(frame, part.start, frame.length if part.end is None else part.end, part.style)
+        replace(
+            _bar(frame, part.start, frame.length if part.end is None else part.end, part.style),
+            tone=words.answer(known, part.state).tone if part.state else answer.tone,
+        )
         for part in parts
     ]
     length = None if bar.start is None or bar.end is None else bar.end - bar.start
     tips = tuple(Tip(frame.percent(mark.at), mark.at, mark.name) for mark in bar.marks)
-    known = {**words.STATES, **words.EFFECTS, **words.VERDICTS}
-    answer = words.answer(known, bar.state)
     return Row(
         bar.label,
         min(bar.depth, gantt.DEEPEST),
@@ -162,7 +175,26 @@ def _row(frame: Frame, bar: gantt.Bar) -> Row:
         tips,
         bar.notes,
         bar.text,
+        _style(bar),
     )
+
+
+def _style(bar: gantt.Bar) -> str:
+    named = (
+        (bar.holds, "group"),
+        (bar.stopped, "stopped"),
+        (bar.start is None, "never"),
+        (bar.state == "skipped", "skipped"),
+    )
+    return " ".join(name for known, name in named if known)
+
+
+def _points(frame: Frame, story: Story) -> tuple[Tip, ...]:
+    """The time points of the service and its people; without them the rows say everything."""
+    mine = ("impact", "discovered", "located", "recovered", "resolved")
+    if not any(name in mine for name, _ in story.points):
+        return ()
+    return tuple(Tip(frame.percent(at), at, name) for name, at in story.points)
 
 
 def _around(frame: Frame, story: Story) -> tuple[float, float] | None:

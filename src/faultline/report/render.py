@@ -11,8 +11,9 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from faultline.api.run import Run
-from faultline.report import page, panels, parts, telling, words
+from faultline.report import found, page, panels, parts, telling, words
 from faultline.report.compare import compare
+from faultline.report.found_chart import picture
 from faultline.report.narrate import story
 from faultline.report.terminal import summary
 
@@ -53,6 +54,8 @@ def html(run: Run, previous: Run | None = None) -> str:
         ending=partial(words.answer, words.ENDS),
         outcome=page.outcome,
         aim=parts.aim,
+        pictures=[picture(search) for search in told.searches],
+        found_heads=found.HEADS,
         judged=parts.judged,
         edges_before=partial(parts.edges_before, parts.edges(told)),
         plural=words.plural,

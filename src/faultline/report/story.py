@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from faultline.report.found import SearchStory
 from faultline.report.gantt import Bar
+from faultline.report.nodes import NodeStory
 from faultline.report.series import Point
 from faultline.report.watched import LogStory, TargetStory
 
@@ -254,6 +256,8 @@ class Story:
     judged: tuple[Judgement, ...] = ()
     bars: tuple[Bar, ...] = ()
     has_graph: bool = False  # whether the bars are nodes
+    nodes: tuple[NodeStory, ...] = ()
+    searches: tuple[SearchStory, ...] = ()
     targets: tuple[TargetStory, ...] = ()
     logs: tuple[LogStory, ...] = ()
     environment: tuple[tuple[str, str], ...] = ()
