@@ -28,7 +28,7 @@ the exit status and the HTTP status. The unforeseen is `MAYBE`: it is undone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import ClassVar
 
@@ -104,6 +104,18 @@ class InvalidDocument(UsageError):
     """A file or body that cannot be read as the resource that it claims to be."""
 
     code = "invalid-document"
+
+    def __init__(
+        self, message: str, *, hint: str = "", problems: Sequence[tuple[str, str]] = ()
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.problems = problems  # the path of a field, and what is expected there
+
+    def as_dict(self) -> dict[str, object]:
+        if not self.problems:
+            return super().as_dict()
+        told = [{"path": path, "expected": expected} for path, expected in self.problems]
+        return {**super().as_dict(), "problems": told}
 
 
 class Refused(FaultlineError):

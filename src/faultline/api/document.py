@@ -124,7 +124,8 @@ def read(model: type[M], data: object, name: str = "document") -> M:
 def invalid_document(name: str, problems: list[Problem]) -> InvalidDocument:
     """All problems of a document as one error."""
     lines = "\n".join(f"  {problem}" for problem in problems)
-    return InvalidDocument(f"{name} is not valid:\n{lines}")
+    told = [(one.path, one.expected) for one in problems]
+    return InvalidDocument(f"{name} is not valid:\n{lines}", problems=told)
 
 
 def _path(loc: tuple[str | int, ...], data: object) -> str:

@@ -204,3 +204,13 @@ def engines(store: Store) -> list[str]:
         finally:
             os.close(fd)
     return found
+
+
+def still_carried_out(store: Store, running: list[str], patience: float) -> list[str]:
+    """Those of these runs that engines have not let go of when patience ends, in seconds."""
+    until = time.monotonic() + patience
+    while running and time.monotonic() < until:
+        time.sleep(0.02)
+        alive = set(engines(store))
+        running = [name for name in running if name in alive]
+    return running

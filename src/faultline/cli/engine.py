@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from faultline.changes.store import open_store
 from faultline.cli import output
 from faultline.cli.session import state_folder, store_place
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from faultline.api.run import Point, Run
     from faultline.engine.unattended import Manager
+    from faultline.server.host import Host
 
 UNIT = """\
 [Unit]
@@ -74,9 +76,21 @@ def engine(
     if listen is None:
         keeper.keep()
         return 0
-    from faultline.engine import listening
+    from faultline.server import serving
 
-    with listening.served(opened, listen, token_file) as where:
+    state = state_folder()
+
+    def host() -> Host:
+        from faultline.engine.wiring import check_fault
+        from faultline.injection.injector import Injector
+        from faultline.server.host import Host
+
+        return Host(opened, partial(Injector, state), check_fault, keeper.begin)
+
+    def secret() -> Path:
+        return token_file or open_store(state).state / "engine.token"
+
+    with serving.served(host, listen, secret) as where:
         output.say(f"listening at {where}")
         keeper.keep()
     return 0

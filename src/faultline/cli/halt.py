@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
 PATIENCE = 10.0
 """Seconds for which runs that abort are waited for; what they broke is undone before."""
-_LOOK = 0.02
 
 
 @click.command()
@@ -60,7 +58,7 @@ def _halt(recovery: Recovery, why: str, by: str, form: str) -> int:
         done = recovery.halt(why, by)
     undone = since_start()
     with output.waiting("runs abort", quiet=form != "table"):
-        ending = _wait(recovery.store, running)
+        ending = halts.still_carried_out(recovery.store, running, PATIENCE)
     over = since_start()
     if form == "table":
         status = records.report_recovery(recovery, done, form)
@@ -94,17 +92,6 @@ def since_start() -> float:
     with open("/proc/self/stat") as file:
         start = int(file.read().rpartition(")")[2].split()[19])  # field 22 (proc_pid_stat(5))
     return max(0.0, clock.now() / 1e9 - start / os.sysconf("SC_CLK_TCK"))
-
-
-def _wait(store: Store, running: list[str]) -> list[str]:
-    """The runs that have not ended when patience does."""
-    until = time.monotonic() + PATIENCE
-    ending = running
-    while ending and time.monotonic() < until:
-        time.sleep(_LOOK)
-        alive = set(halts.engines(store))
-        ending = [name for name in ending if name in alive]
-    return ending
 
 
 def _data(store: Store) -> dict[str, Any]:

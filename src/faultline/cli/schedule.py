@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from faultline.engine.calendar import Occurrence, Timetable
     from faultline.stores.model import Store
 
-FARTHEST = 100_000  # occurrences that are looked at to find the next ones that run
 SHOWN = 3
 
 
@@ -212,15 +211,9 @@ def _start(text: str | None, table: Timetable) -> float:
 
 
 def _ahead(table: Timetable, start: float, number: int) -> list[Occurrence]:
-    """So many that run, with those left out before and between them."""
-    found: list[Occurrence] = []
-    runs = 0
-    for each in itertools.islice(table.occurrences(start), FARTHEST):
-        found.append(each)
-        runs += not each.skipped
-        if runs == number:
-            break
-    return found
+    from faultline.engine.calendar import ahead
+
+    return ahead(table, start, number)
 
 
 def _local(at: float, table: Timetable) -> str:

@@ -26,6 +26,8 @@ from faultline.units import Duration
 
 _SECOND = 10**9
 _EVERY_HOUR = set(range(24))
+FARTHEST = 100_000
+"""Occurrences that are looked at to find the next ones that run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,18 @@ class Timetable:
         seed = self._spec.seed or self._schedule.metadata.name
         drawn = hashlib.sha256(f"{seed}\0{original}".encode()).digest()
         return (int.from_bytes(drawn[:8]) >> 11) / 2**53
+
+
+def ahead(table: Timetable, start: float, number: int) -> list[Occurrence]:
+    """So many occurrences that run, with those left out before and between them."""
+    found: list[Occurrence] = []
+    runs = 0
+    for each in itertools.islice(table.occurrences(start), FARTHEST):
+        found.append(each)
+        runs += not each.skipped
+        if runs == number:
+            break
+    return found
 
 
 def _windows(schedule: Schedule, calendars: Mapping[str, CalendarSpec]) -> Windows:

@@ -8,10 +8,11 @@ terminal never carry out the same one.
 from __future__ import annotations
 
 import logging
+import queue
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 
 from faultline.api.run import Run
 from faultline.engine.driver import Driver, Listener
@@ -45,7 +46,9 @@ class Manager:
         self._open = open_runs
         self._listener = listener
         self._at_once = at_once
-        self._ending = threading.Event()
+        self._ending = False
+        self._wakes: queue.SimpleQueue[None] = queue.SimpleQueue()  # may be put to in a handler
+        self._ours: set[str] = set()
         self._lock = threading.Lock()
         self._driving: dict[str, Driver] = {}
         self._threads: dict[str, threading.Thread] = {}
@@ -57,20 +60,27 @@ class Manager:
         """Begin nothing more and leave what is under way to the next engine. Safe in signal
         handlers: faults go on to their deadlines, and the next engine takes their runs up.
         """
-        self._ending.set()
+        self._ending = True
+        self._wakes.put(None)
+
+    def begin(self, name: str) -> None:
+        """Begin a run at the next look, which is now: whoever made it will not. For any thread."""
+        self._ours.add(name)
+        self._wakes.put(None)
 
     def keep(self) -> None:
         """Look after the store until `stop`."""
         with self._open() as kept:
             schedules, due = Schedules(kept.store), 0.0
             seen = -1
-            while not self._ending.is_set():
+            while not self._ending:
                 now, version = time.time(), kept.store.version()
                 if now >= due or version != seen:
                     due = self._schedules(schedules, kept.halted(), now)
                 self._begin(kept)
                 seen = version
-                self._ending.wait(LOOK)
+                with suppress(queue.Empty):
+                    self._wakes.get(timeout=LOOK)
 
     def _schedules(self, schedules: Schedules, halted: str, now: float) -> float:
         try:
@@ -101,6 +111,7 @@ class Manager:
                 )  # fmt: skip
                 with self._lock:
                     self._threads[each.name] = thread
+                self._ours.discard(each.name)
                 thread.start()
 
     def _nudge(self, versions: dict[str, int], halted: str) -> None:
@@ -115,7 +126,8 @@ class Manager:
     def _may(self, run: Summary, unfinished: set[str]) -> bool:
         if run.labels.get("parent") in unfinished:
             return False  # whoever carries out its parent carries it out
-        if time.time() - run.created < GRACE and not run.creator.startswith("schedule "):
+        ours = run.name in self._ours or run.creator.startswith("schedule ")
+        if time.time() - run.created < GRACE and not ours:
             return False
         return time.monotonic() >= self._later.get(run.name, 0.0)
 

@@ -1,0 +1,1 @@
+"""What `faultline engine --listen` offers to programs of the same host: HTTP with JSON."""
