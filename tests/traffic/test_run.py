@@ -94,6 +94,8 @@ def test_a_stall_shows_in_the_percentiles_of_the_open_model(
     expected = stood - 4 * 0.05
     assert expected * 0.8 <= totals.p95 <= expected * 1.3 + 0.2
     assert totals.max >= stood * 0.95
+    assert totals.p99 is not None
+    assert totals.p99 >= (stood - 4 * 0.01) * 0.9
 
 
 def test_the_same_stall_is_nearly_invisible_to_one_closed_client(

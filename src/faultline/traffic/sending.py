@@ -34,7 +34,8 @@ class Turn:
     @property
     def values(self) -> Values:
         if self._values is None:
-            self._values = Values(self._row, self._number, self.user)
+            user = self._number if self.user == _NOBODY else self.user
+            self._values = Values(self._row, self._number, user)
         return self._values
 
     @property
