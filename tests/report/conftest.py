@@ -10,6 +10,13 @@ import pytest
 
 from faultline.api.graph_status import Attempt, NodeState, NodeStatus
 from faultline.api.run import Run, Sample
+from faultline.api.search import (
+    SearchPoint,
+    SearchResult,
+    SearchSpec,
+    SearchState,
+    SearchTrial,
+)
 from faultline.api.timepoints import Judged, Scored
 from faultline.api.watching import LogLine, LogStatus, TargetSecond, TargetStatus
 from faultline.watching.counters import bounded
@@ -102,7 +109,56 @@ def nodes(start: float) -> list[NodeStatus]:
         node("other", "branch", None, None, outcome="skipped", text="its condition is false"),
         node("late", "wait", 20, 22, outcome="aborted"),
         node("never", "approval", None, None),
+        node(
+            "flaky", "task", 12, 20, outcome="failed", verdict="error", text="exit code 1",
+            output={"code": 1, "text": "no", "json": {"a": 5.0}},
+            attempts=[
+                Attempt(started=start + 12, ended=start + 13, verdict="error", text="exit code 1"),
+                Attempt(started=start + 14, ended=start + 20, verdict="error", text="exit code 1"),
+            ],
+        ),
+        node("way", "branch", 12, 13, outcome="succeeded"),
+        node("left", "wait", None, None, outcome="skipped", parent="way"),
+        node("right", "wait", 12, 13, outcome="succeeded", parent="way"),
+        node("how-much", "search", 10, 25, outcome="succeeded", verdict="held", search=searched()),
+    ]  # fmt: skip
+
+
+def searched() -> SearchState:
+    """What a search of a latency might have found. TEST DATA."""
+    spec = SearchSpec(
+        parameter="latency", low="4ms", high="128ms", scale="log", tolerance="30%", probes=["fast"]
+    )
+    points = [("23ms", 6, 0, 1.0), ("32ms", 1, 4, 0.2), ("50ms", 0, 1, 0.0)]
+    curve = [
+        SearchPoint(
+            value=value,
+            held=held,
+            broke=broke,
+            share=share,
+            fitted=share,
+            low=max(0.0, share - 0.4),
+            high=min(1.0, share + 0.4),
+        )
+        for value, held, broke, share in points
     ]
+    trials = [
+        SearchTrial(value=value, repeat=i + 1, outcome="held" if i < held else "broke", seconds=2.0)
+        for value, held, broke, _ in points
+        for i in range(held + broke)
+    ]
+    found = SearchResult(
+        why="narrow enough",
+        answer="found",
+        borne="23ms",
+        not_borne="32ms",
+        estimate="27.1ms",
+        confidence=0.9,
+        pinned="20ms",
+        text="latency 23ms is borne, 32ms is not",
+        curve=curve,
+    )
+    return SearchState(spec=spec, trials=trials, result=found)  # fmt: skip
 
 
 def full(run: Run) -> Run:

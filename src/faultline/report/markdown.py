@@ -8,8 +8,9 @@ import re
 from collections.abc import Sequence
 
 from faultline.api.run import Run
-from faultline.report import page, telling, words
+from faultline.report import listing, page, telling, words
 from faultline.report.compare import Comparison, compare
+from faultline.report.found import HEADS, SearchStory
 from faultline.report.narrate import story
 from faultline.report.story import FaultStory, Story
 
@@ -27,9 +28,11 @@ def markdown(run: Run, previous: Run | None = None) -> str:
         f"**{safe(page.sentence(told))}**" if page.sentence(told) else "",
         _about(told),
         _figures(told),
+        *(_search(search) for search in told.searches),
         _faults(told.faults),
         _probes(told),
         _compared(compare(run, previous)) if previous is not None else "",
+        _nodes(told),
         _story(told),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -64,6 +67,29 @@ def _figures(told: Story) -> str:
         [safe(tile.label) for tile in tiles],
         [[f"{tile.value}<br>{safe(tile.note)}" if tile.note else tile.value for tile in tiles]],
     )
+
+
+def _search(search: SearchStory) -> str:
+    answer = f"{search.answer.sign} {search.answer.word}"
+    title = f"**{safe(search.node)}, {safe(answer)}:** {safe(search.text)}"
+    rows = [[safe(cell) for cell in seen.cells] for seen in search.seen]
+    facts = "; ".join(f"{name.lower()} {safe(value)}" for name, value in search.facts)
+    table = _table((safe(search.parameter), *HEADS[1:]), rows)
+    return "\n\n".join(part for part in (title, table, facts) if part)
+
+
+def _nodes(told: Story) -> str:
+    """Folded: each node on a line, those inside of others further in."""
+    lines = listing.node_lines(told)
+    if not lines:
+        return ""
+    kept = [
+        f"{' ' * (len(name) - len(name.lstrip()))}- **{safe(name)}** {safe(said)}"
+        for name, said in lines[: listing.LONGEST]
+    ]
+    more = [f"- and {len(lines) - len(kept)} more"] if len(lines) > len(kept) else []
+    inside = "\n".join([*kept, *more])
+    return f"<details><summary>Nodes</summary>\n\n{inside}\n\n</details>"
 
 
 def _faults(faults: Sequence[FaultStory]) -> str:

@@ -90,7 +90,7 @@ def _node(node: NodeStatus, clock: Clock, depth: int) -> NodeStory:
         outcome=node.outcome or "",
         verdict=node.verdict or "",
         text=node.text,
-        output=_output(node.output),
+        output=_output(node),
         started=clock.maybe(node.started),
         ended=clock.maybe(node.ended),
         attempts=len(node.attempts),
@@ -98,13 +98,22 @@ def _node(node: NodeStatus, clock: Clock, depth: int) -> NodeStory:
     )
 
 
-def _output(output: dict[str, Any]) -> tuple[tuple[str, str], ...]:
-    """What expressions could use. Of a text that is JSON only what was read from it."""
+def _output(node: NodeStatus) -> tuple[tuple[str, str], ...]:
+    """What expressions could use, without what is said elsewhere: a text that is that of the node,
+    or that was read as JSON, and the values behind what was measured.
+    """
     told: list[tuple[str, str]] = []
-    for key, value in output.items():
-        if value is None or value == "" or (key == "text" and output.get("json") is not None):
+    for key, value in node.output.items():
+        again = key == "text" and (value == node.text or node.output.get("json") is not None)
+        if value is None or value == "" or again or (key, node.type) == ("values", "fault"):
             continue
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        text = value if isinstance(value, str) else _plain(value)
         short = " ".join(text.split())
         told.append((key, short if len(short) <= _OUTPUT else f"{short[: _OUTPUT - 1]}…"))
     return tuple(told)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, float):
+        return words.significant(value, 4)
+    return json.dumps(value, ensure_ascii=False)

@@ -153,7 +153,7 @@ def _row(frame: Frame, bar: gantt.Bar) -> Row:
     parts = bar.parts
     if not parts and bar.start is not None:
         parts = (gantt.Part(bar.start, bar.end, "attempt"),)
-    known = {**words.STATES, **words.EFFECTS, **words.VERDICTS, **TRIALS}
+    known = {**TRIALS, **words.STATES, **words.EFFECTS, **words.VERDICTS}
     answer = words.answer(known, bar.state)
     bars = [
         replace(

@@ -96,6 +96,12 @@ class FaultStory:
         asked, measured = values.get("asked"), values.get("measured")
         return None if not asked or measured is None else measured / asked - 1
 
+    @property
+    def unremarkable(self) -> bool:
+        """Whether one line says all: it did what was asked, and nothing of it is left."""
+        gone = self.end == "recovered" and self.recovered is not None and not self.residue
+        return self.effect == "effective" and gone and not self.error
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:

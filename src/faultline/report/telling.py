@@ -4,25 +4,16 @@ say.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from statistics import median
 
-from faultline.report import words
+from faultline.report import acts, words
+from faultline.report.acts import Sentence
 from faultline.report.story import FaultStory, ProbeStory, Story, between
 from faultline.report.watched import TargetStory
 
 _MANY = 6  # faults that are told one by one
 _NOTABLE = 0.25  # of a core, of memory; less is not worth a sentence
 _SIZE = 16 << 20  # bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Sentence:
-    """One thing that happened; `at` is None where it belongs to no moment."""
-
-    at: float | None
-    text: str
-    tone: str = ""
 
 
 def told(story: Story) -> list[Sentence]:
@@ -32,6 +23,7 @@ def told(story: Story) -> list[Sentence]:
     happened = [
         *_before(story),
         *_faults(story),
+        *acts.told(story),
         *_harm(story),
         *_people(story),
         *_targets(story),

@@ -6,14 +6,18 @@ import textwrap
 import unicodedata
 from collections.abc import Sequence
 
-from faultline.report import page, words
+from faultline.report import listing, page, words
 from faultline.report.compare import Comparison
+from faultline.report.found import SearchStory
 from faultline.report.series import Point, runs, with_gaps
 from faultline.report.story import FaultStory, ProbeStory, Story, TrafficStory
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 GAP = "·"
 _CURVE = 48
+_MANY = 6  # faults that are told one by one
+_DRAWN = 12  # faults that have a line of their own under the curves
+_LISTED = 20
 
 
 def summary(story: Story, width: int, comparison: Comparison | None = None) -> str:
@@ -32,7 +36,9 @@ def summary(story: Story, width: int, comparison: Comparison | None = None) -> s
         _notes(story, width),
         ["Hypothesis", *_wrap(clean(story.hypothesis), width, "  ")],
         _curves(story, width),
-        *(_fault(fault, width) for fault in story.faults),
+        _nodes(story, width),
+        *(_search(search, width) for search in story.searches),
+        *_faults(story.faults, width),
         *(_traffic(load, width) for load in story.traffic),
         _figures(story),
         _compared(comparison, width) if comparison else [],
@@ -120,10 +126,12 @@ def _curves(story: Story, width: int) -> list[str]:
         pad = "  " + " " * room + "  "
         text = f"{expected}{row.counted}; during the fault {row.during.middle}"
         out += _wrap(text, width, pad)
-    for fault in story.faults:
-        if fault.started is not None:
-            when = bar(fault, story.length, columns)
-            out.append(f"  {_cell(fault.name, room)}  {when}  {clean(fault.fault)}")
+    begun = [fault for fault in story.faults if fault.started is not None]
+    for fault in begun[:_DRAWN]:
+        when = bar(fault, story.length, columns)
+        out.append(f"  {_cell(fault.name, room)}  {when}  {clean(fault.fault)}")
+    if len(begun) > _DRAWN:
+        out.append(f"  and {words.plural(len(begun) - _DRAWN, 'fault')} more")
     return ["Probes", *out] if out else []
 
 
@@ -131,6 +139,45 @@ def _drawable(probe: ProbeStory) -> tuple[Point, ...]:
     if any(s.value is not None for s in probe.samples):
         return probe.points
     return tuple((s.at, None if s.ok is None else float(s.ok)) for s in probe.samples)
+
+
+def _nodes(story: Story, width: int) -> list[str]:
+    lines = listing.node_lines(story)
+    kept = lines[: listing.LONGEST]
+    room = min(max((len(name) for name, _ in kept), default=0), 28, width // 2)
+    out: list[str] = []
+    for name, said in kept:
+        text = _harmless(name)
+        short = text if len(text) <= room else text[: room - 1] + "…"
+        out += _wrap(clean(said), width, " " * (room + 4), f"  {short:<{room}}  ")
+    if len(lines) > len(kept):
+        out.append(f"  and {len(lines) - len(kept)} more")
+    return ["Nodes", *out] if out else []
+
+
+def _search(search: SearchStory, width: int) -> list[str]:
+    title = f"Search {clean(search.node)}, {search.answer.sign} {clean(search.answer.word)}"
+    out = [title, *_wrap(clean(search.text), width, "  ")]
+    out += [f"  {_harmless(line)}"[:width].rstrip() for line in listing.curve_lines(search)]
+    told = ", ".join(f"{name.lower()} {value}" for name, value in search.facts)
+    return [*out, *_wrap(clean(told), width, "  ")]
+
+
+def _faults(faults: Sequence[FaultStory], width: int) -> list[list[str]]:
+    """One by one; of many, those of which there is nothing more to say in a line each."""
+    if len(faults) <= _MANY:
+        return [_fault(fault, width) for fault in faults]
+    plain = [fault for fault in faults if fault.unremarkable]
+    room = min(max((len(clean(fault.name)) for fault in plain), default=0), 24)
+    lines: list[str] = []
+    for fault in plain[:_LISTED]:
+        gone = words.span(fault.time_to_recovery)
+        told = f"{clean(fault.asked)}, measured {clean(fault.measured)}; gone within {gone}"
+        lines += _wrap(told, width, " " * (room + 4), f"  {_cell(fault.name, room)}  ")
+    if len(plain) > _LISTED:
+        lines.append(f"  and {len(plain) - _LISTED} more")
+    others = [_fault(fault, width) for fault in faults if not fault.unremarkable]
+    return [["Faults that were effective and are gone", *lines] if lines else [], *others]
 
 
 def _fault(fault: FaultStory, width: int) -> list[str]:
