@@ -139,7 +139,10 @@ class Served:
 def document(name: str = "quick", **changes: Any) -> dict[str, Any]:
     """An experiment that takes a moment, in a world that is made up."""
     spec = experiment(**{**QUICK, **changes})
-    return Experiment(metadata=Metadata(name=name), spec=spec).to_json()
+    made = Experiment(metadata=Metadata(name=name), spec=spec).to_json()
+    for fault in made["spec"].get("faults", []):
+        fault["params"] = {"latency": "100ms", **fault.get("params", {})}
+    return made
 
 
 def until(true: Callable[[], Any], patience: float = 30.0) -> Any:

@@ -170,7 +170,7 @@ def test_a_run_is_paused_and_goes_on_and_is_aborted(call: Client) -> None:
 
 
 def test_a_node_that_asks_is_answered(call: Client) -> None:
-    graph = {"faults": [], "graph": [{"name": "ask", "type": "approval", "text": "go on?"}]}
+    graph = {"faults": [], "nodes": [{"name": "ask", "type": "approval", "message": "go on?"}]}
     made = call("POST", "/runs", document("asks", **graph))
     assert made.status == 201, made.body
     name = made.json()["metadata"]["name"]

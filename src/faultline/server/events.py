@@ -82,7 +82,7 @@ class Feed(threading.Thread):
         self._put(None)
 
     def _follow(self, store: Store, injector: Injector) -> None:
-        now = self._since or Position(store.version(), int(time.time() * 1000))
+        now: Position = self._since or Position(store.version(), int(time.time() * 1000))
         faults = _Faults(injector, now.faults)
         beat = 0.0
         while not self.ended.is_set():

@@ -12,6 +12,8 @@ from faultline.server.problems import NotHere, NoToken, Problem, TooLong, TooSlo
 
 MOST = 1 << 20
 """Bytes of a body."""
+THROWN_AWAY = 8 << 20
+"""Bytes of a longer one that are still taken, so that its sender hears that it is too long."""
 PATIENCE = 30.0
 """Seconds in which a body must have arrived."""
 OPEN = ("/v1/health",)
@@ -72,23 +74,29 @@ class Gate:
 
 
 async def _body(headers: dict[str, str], receive: Receive) -> bytes:
+    """The whole body. Of one that is too long the rest is read and thrown away, within bounds: who
+    is still sending does not hear the answer.
+    """
     length = headers.get("content-length", "0")
-    if length.isdigit() and int(length) > MOST:
-        raise TooLong(f"the body has {length} bytes; at most {MOST} are read")
+    too_long = TooLong(f"the body is longer than the {MOST} bytes that are read")
+    if length.isdigit() and int(length) > THROWN_AWAY:
+        raise too_long
     parts: list[bytes] = []
     size, more = 0, True
     try:
         async with asyncio.timeout(PATIENCE):
-            while more:
+            while more and size <= THROWN_AWAY:
                 message = await receive()
                 if message["type"] != "http.request":
                     break  # the caller has gone
-                parts.append(message.get("body", b""))
-                size, more = size + len(parts[-1]), message.get("more_body", False)
-                if size > MOST:
-                    raise TooLong(f"the body has more than the {MOST} bytes that are read")
+                part = message.get("body", b"")
+                size, more = size + len(part), message.get("more_body", False)
+                if size <= MOST:
+                    parts.append(part)
     except TimeoutError as error:
         raise TooSlow(f"the body did not arrive within {PATIENCE:.0f} s") from error
+    if size > MOST:
+        raise too_long
     return b"".join(parts)
 
 
