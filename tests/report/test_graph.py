@@ -122,6 +122,17 @@ def test_skipped_aborted_and_groups_look_different(complete: Run) -> None:
     assert found["flaky"].notes == ("2 attempts",)
 
 
+def test_trials_stand_below_their_search_with_their_values(complete: Run) -> None:
+    one = complete.status.faults[0]
+    complete.status.faults = [
+        one.model_copy(update={"name": f"how-much_{i}", "node": "how-much"}) for i in range(1, 13)
+    ]
+    found = rows(complete)
+    assert found["how-much_1"].kind == "network.delay 23ms"
+    assert (found["how-much_1"].answer.word, found["how-much_12"].answer.word) == ("Held", "Broke")
+    assert found["how-much_12"].depth == 1
+
+
 def test_time_points_have_a_row_of_their_own(complete: Run, held: Run) -> None:
     assert [tip.name for tip in timeline(story(complete)).points][:2] == ["effective", "impact"]
     assert timeline(story(held)).points == ()

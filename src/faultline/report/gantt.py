@@ -126,7 +126,7 @@ def _trials(node: NodeStatus, rows: list[Bar]) -> list[Bar]:
     if len(tried) > len(rows):  # a trial without a fault: nobody knows which belongs to which
         return rows
     told = [
-        replace(row, state=trial.outcome, notes=(*row.notes, f"tried {trial.value}"))
+        replace(row, state=trial.outcome, kind=f"{row.kind} {trial.value}")
         for row, trial in zip(rows, tried, strict=False)
     ]
     return [*told, *rows[len(tried) :]]
