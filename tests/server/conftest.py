@@ -7,7 +7,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -104,25 +104,31 @@ class Client:
         assert answer.status < 300, answer.body
         return answer.json()
 
-    def events(self, path: str = "/events", last: str = "") -> Iterator[dict[str, Any]]:
-        """The events of a stream, each with its id, its name and its data."""
+    def events(self, path: str = "/events", last: str = "") -> Generator[dict[str, Any]]:
+        """The events of a stream, each with its id, its name and its data; it has begun."""
         connection = self.connection()
         self.send(connection, "GET", path, **({"last_event_id": last} if last else {}))
         answer = connection.getresponse()
         assert answer.status == 200, answer.read()
-        told: dict[str, Any] = {}
-        try:
-            for raw in answer:
-                line = raw.decode().rstrip("\n")
-                if line:
-                    name, _, value = line.partition(": ")
-                    told[name] = json.loads(value) if name == "data" else value
-                    continue
-                if "data" in told:
-                    yield told
-                told = {}
-        finally:
-            connection.close()
+        return _events(connection, answer)
+
+
+def _events(
+    connection: http.client.HTTPConnection, answer: http.client.HTTPResponse
+) -> Generator[dict[str, Any]]:
+    told: dict[str, Any] = {}
+    try:
+        for raw in answer:
+            line = raw.decode().rstrip("\n")
+            if line:
+                name, _, value = line.partition(": ")
+                told[name] = json.loads(value) if name == "data" else value
+                continue
+            if "data" in told:
+                yield told
+            told = {}
+    finally:
+        connection.close()
 
 
 @dataclass

@@ -42,29 +42,20 @@ def test_a_run_is_followed_to_its_verdict_and_from_where_somebody_left(call: Cli
 
 def test_what_happened_meanwhile_is_told_to_who_comes_back(call: Client, tmp_path: Path) -> None:
     stream = call.events("/events")
-    heard: list[dict[str, Any]] = []
-    first = threading.Thread(target=lambda: heard.append(next(stream)))
-    first.start()
-    until(lambda: _some_change(call, heard))
-    first.join(20)
+    call.post("/runs", document("stir", baseline="100ms"))
+    heard = next(stream)
     stream.close()
     config = tmp_path / "app.conf"
     uid = call.post("/faults", spoiling(config))["uid"]
     call.delete(f"/faults/{uid}")
-    again = call.events("/events", last=heard[0]["id"])
+    again = call.events("/events", last=heard["id"])
     mine = (each for each in again if each["data"].get("uid") == uid)
     told = next(each for each in mine if each["data"]["state"] == "ended")
     assert (told["event"], told["data"]["end"]) == ("fault", "recovered")
 
 
-def _some_change(call: Client, heard: list[dict[str, Any]]) -> bool:
-    """Something changes until the stream, which tells of what comes, has told of it."""
-    call.post("/runs", document("stir", baseline="100ms"))
-    return bool(heard)
-
-
 def test_a_fault_is_told_as_it_goes(call: Client, tmp_path: Path) -> None:
-    stream = call.events("/events?since=99999999")  # of the store nothing, of faults what comes
+    stream = call.events("/events")
     config = tmp_path / "app.conf"
     uid = call.post("/faults", spoiling(config))["uid"]
     mine = (each["data"] for each in stream if each["data"].get("uid") == uid)
@@ -82,6 +73,11 @@ def test_a_wrong_position_is_refused_and_so_are_too_many(
     monkeypatch.setattr(events, "MOST", 0)
     refused = call("GET", "/events")
     assert (refused.status, refused.json()["retry"]) == (429, True)
+
+
+def test_a_position_of_another_store_is_told(call: Client) -> None:
+    told = list(call.events("/events", last="99999999.0"))
+    assert [(each["event"], each["data"]["code"]) for each in told] == [("error", "expired")]
 
 
 def test_who_has_gone_is_followed_no_more(call: Client, monkeypatch: pytest.MonkeyPatch) -> None:

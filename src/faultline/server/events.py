@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
 from faultline.changes.model import Record, State
@@ -28,7 +29,7 @@ from faultline.injection.injector import Injector
 from faultline.server.host import Host
 from faultline.server.problems import Problem, TooMany
 from faultline.server.runs import summarised
-from faultline.stores.model import Event, Filter, Store
+from faultline.stores.model import Event, Expired, Filter, Store
 
 MOST = 32
 """Who follow at the same time."""
@@ -64,7 +65,7 @@ def position(text: str) -> Position:
 class Feed(threading.Thread):
     """Looks for what changes, for one caller, and hands it over as fast as that one takes it."""
 
-    def __init__(self, host: Host, since: Position | None, only: str) -> None:
+    def __init__(self, host: Host, since: Position, only: str) -> None:
         super().__init__(name="faultline events", daemon=True)
         self.out: asyncio.Queue[bytes | None] = asyncio.Queue(64)
         self.ended = threading.Event()
@@ -82,7 +83,9 @@ class Feed(threading.Thread):
         self._put(None)
 
     def _follow(self, store: Store, injector: Injector) -> None:
-        now: Position = self._since or Position(store.version(), int(time.time() * 1000))
+        now = self._since
+        if now.version > store.version():
+            raise Expired(f"version {now.version} is of another store; this one is younger")
         faults = _Faults(injector, now.faults)
         beat = 0.0
         while not self.ended.is_set():
@@ -179,6 +182,11 @@ def _line(name: str, number: str, data: dict[str, Any]) -> bytes:
     return f"{head}event: {name}\ndata: {json.dumps(data)}\n\n".encode()
 
 
+def _now(host: Host) -> Position:
+    with host.runs() as kept:
+        return Position(kept.store.version(), int(time.time() * 1000))
+
+
 async def _stream(feed: Feed) -> AsyncIterator[bytes]:
     feed.start()
     try:
@@ -209,7 +217,7 @@ def routes(host: Host) -> APIRouter:
         cannot go on.
         """
         wanted = last_event_id or since
-        seen = position(wanted) if wanted else None
+        seen = position(wanted) if wanted else await run_in_threadpool(_now, host)
         following.difference_update([each for each in following if each.ended.is_set()])
         if len(following) >= MOST:
             raise TooMany(f"{MOST} follow the events already")
