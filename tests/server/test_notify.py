@@ -25,6 +25,7 @@ from faultline.api.run import Run
 from faultline.engine import notices, notifying, wishes
 from faultline.engine.runs import Runs
 
+pytestmark = pytest.mark.filterwarnings("ignore:'imghdr':DeprecationWarning")  # of Apprise
 KEY = "a key of theirs"
 Heard = list[tuple[str, dict[str, str], bytes]]
 
@@ -101,6 +102,8 @@ def test_who_is_named_is_told_how_a_run_ended(
     run = carried_out(_all(address, tmp_path))
     verdict = str(run.status.verdict)
     assert verdict != "held"
+    failed = [point.text for point in run.status.timeline if point.event == "notice failed"]
+    assert not failed
     assert sorted(path for path, _, _ in heard) == ["/am/api/v2/alerts", "/apprise", "/hook"]
     by_path = {path: (headers, body) for path, headers, body in heard}
     headers, body = by_path["/hook"]
