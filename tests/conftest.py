@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from faultline.kernel import procfs, syscalls
-from faultline.testing import plugin, residue
+from faultline.testing import plugin, residue, sampling
 
 SUITE = "FAULTLINE_SUITE"
 SECOND_KERNEL = "FAULTLINE_SECOND_KERNEL"
@@ -170,6 +170,8 @@ def pytest_configure(config: pytest.Config) -> None:
     for name, meaning in MARKERS.items():
         config.addinivalue_line("markers", f"{name}: {meaning}")
     os.environ[SUITE] = uuid.uuid4().hex
+    if config.getoption("--full"):
+        os.environ[sampling.FULL] = "1"  # read where modules of tests are imported
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # Started in the background: what tests start would ignore the interrupts that they send.
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,18 +1,17 @@
 """Random graphs in a world where everything can go wrong at any moment, by numbered seeds.
 
-A seed that fails is played again by its number: FAULTLINE_SEED=N and one seed.
+Other seeds in each run; one that fails is played again first with FAULTLINE_SEED=N.
 """
 
 from __future__ import annotations
 
-import os
 import random
 from collections import Counter
 from typing import Any
 
 import pytest
+from tests.engine.lives import FAULT, graph
 from tests.engine.simulator import Simulator
-from tests.engine.test_graph import FAULT, graph
 from tests.engine.world import Odds, World
 
 from faultline.api.experiment import ExperimentSpec
@@ -20,10 +19,10 @@ from faultline.api.graph import walk
 from faultline.api.graph_status import Approval, NodeState
 from faultline.api.run import Run
 from faultline.engine.model import SECOND, Action, Do
+from faultline.testing.sampling import SEED
 
-FIRST = int(os.environ.get("FAULTLINE_SEED", "1"))
-SEEDS = 1000
-MANY = 4000
+SEEDS, SEEDS_PAUSED = 120, 12
+MANY, MANY_PAUSED = 4000, 200
 
 
 class Maker:
@@ -178,9 +177,9 @@ def _tasks(run: Run, world: World) -> None:
             assert times == 1, f"{did} was done {times} times"
 
 
-def _seeds(count: int, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+def _played(count: int, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     verdicts: Counter[str] = Counter()
-    for seed in range(FIRST, FIRST + count):
+    for seed in range(SEED, SEED + count):
         with monkeypatch.context() as patch:
             try:
                 running = play(seed, patch)
@@ -193,18 +192,23 @@ def _seeds(count: int, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 def test_whatever_goes_wrong_every_graph_comes_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    verdicts = _seeds(SEEDS, monkeypatch)
-    assert len(verdicts) == 5, f"not every verdict was among them: {verdicts}"
+    verdicts = _played(SEEDS, monkeypatch)
+    often = {"held", "broke", "not measured", "error"}
+    assert often <= set(verdicts), f"not every verdict was among them: {verdicts}"
 
 
 @pytest.mark.full
 @pytest.mark.timeout(1200)
 def test_thousands_of_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
-    _seeds(MANY, monkeypatch)
+    verdicts = _played(MANY, monkeypatch)
+    assert len(verdicts) == 5, f"not every verdict was among them: {verdicts}"
 
 
-def test_pausing_and_going_on_changes_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
-    for seed in range(FIRST, FIRST + 40):
+@pytest.mark.parametrize("count", [SEEDS_PAUSED, pytest.param(MANY_PAUSED, marks=pytest.mark.full)])
+def test_pausing_and_going_on_changes_no_verdict(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in range(SEED, SEED + count):
         verdicts: list[str] = []
         for pausing in (False, True):
             source = random.Random(seed)

@@ -13,6 +13,7 @@ from tests.engine.world import Odds, World, experiment
 from faultline.api.run import Phase, Run, Verdict
 from faultline.engine.model import SECOND, Action, Do, Facts, Now
 from faultline.engine.reconcile import reconcile
+from faultline.testing.sampling import examples
 
 SOMETIMES = st.sampled_from([0.0, 0.0, 0.05, 0.3, 0.9])
 ODDS = st.builds(
@@ -30,7 +31,7 @@ ODDS = st.builds(
     blind=st.sampled_from([0.0, 0.0, 0.01, 0.2]),
 )
 SIMULATION = settings(
-    max_examples=150,
+    max_examples=examples(30, 400),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

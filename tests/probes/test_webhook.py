@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 from tests.cli.command import Cli
@@ -25,6 +25,7 @@ from faultline.engine.runs import Runs
 from faultline.engine.signals import AHEAD, added, read_signal, record_signal
 from faultline.errors import InvalidDocument, Refused, UnknownName, UsageError
 from faultline.probes.prober import begin
+from faultline.testing.sampling import examples
 
 READ: TypeAdapter[Any] = TypeAdapter(ProbeSpec)
 NOW = 1_800_000_000.0
@@ -101,9 +102,11 @@ def test_a_tool_may_know_the_moment_better() -> None:
 JSON = st.recursive(
     st.none() | st.booleans() | st.floats(allow_nan=False) | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
 )
 
 
+@settings(max_examples=examples(40, 400), deadline=None)
 @given(st.dictionaries(st.sampled_from(["who", "text", "id", "user", "summary", "x"]), JSON))
 def test_no_body_is_an_error_of_ours(body: dict[str, Any]) -> None:
     found = read_signal("found", body, NOW)

@@ -16,8 +16,11 @@ from tests.schedules.samples import DAY, HOUR, ZONES, offset, schedule, transiti
 
 from faultline.api.calendar import CalendarSpec
 from faultline.engine.calendar import Occurrence, Timetable, occurrences
+from faultline.testing.sampling import examples
 
-QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+QUICK = settings(
+    max_examples=examples(20, 200), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 INSTANTS = st.integers(utc("1972-01-01"), utc("2099-12-01"))
 zones = st.sampled_from(ZONES)
 hours = st.integers(0, 23)
@@ -138,7 +141,7 @@ def test_on_plain_days_it_agrees_with_cronsim_and_zoneinfo(
         assert all(each.at == each.original and not each.skipped for each in mine)
 
 
-@settings(QUICK, max_examples=30)
+@settings(QUICK, max_examples=examples(12, 60))
 @given(zones, st.integers(1975, 2060), minutes, st.data())
 def test_the_rules_of_transitions_hold_at_every_transition_of_every_zone(
     zone: str, year: int, minute: int, data: st.DataObject
@@ -179,7 +182,7 @@ def test_the_rules_of_transitions_hold_at_every_transition_of_every_zone(
     assert {each for each in expected - set(mine) if each > begin + max(0, old - new)} == set()
 
 
-@settings(QUICK, max_examples=25)
+@settings(QUICK, max_examples=examples(10, 50))
 @given(zones, st.integers(1975, 2060), st.data())
 def test_a_line_for_every_hour_comes_whenever_clocks_show_its_minute(
     zone: str, year: int, data: st.DataObject
@@ -227,7 +230,7 @@ whens = st.one_of(
 AROUND = st.sampled_from(["2026-03-28", "2026-10-24", "2026-12-31", "2026-06-10", "2026-04-03"])
 
 
-@settings(QUICK, max_examples=40)
+@settings(QUICK, max_examples=examples(15, 80))
 @given(
     whens,
     st.lists(calendars, min_size=1, max_size=2),
@@ -271,7 +274,7 @@ def test_nothing_runs_inside_a_freeze_and_everything_is_in_order(
             assert again == found[index + 1 :]
 
 
-@settings(QUICK, max_examples=20)
+@settings(QUICK, max_examples=examples(10, 40))
 @given(st.lists(windows, min_size=1, max_size=2), st.lists(windows, max_size=2), AROUND, zones)
 def test_the_ends_of_freezes_are_those_that_a_look_at_every_minute_finds(
     freeze: list[dict[str, Any]], working: list[dict[str, Any]], day: str, zone: str

@@ -25,7 +25,7 @@ from faultline.stores.renewal import holder
 
 RUNS, STEPS, ENGINES = 12, 12, 3
 TTL = 0.6  # seconds
-TROUBLE = 4.0  # seconds of stopping and killing; then they may finish
+TROUBLE = 3.0  # seconds of stopping and killing; then they may finish
 
 
 def forked(work: Callable[[], None]) -> int:

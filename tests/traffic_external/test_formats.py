@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from faultline.api.traffic import ExternalTraffic
+from faultline.testing.sampling import examples
 from faultline.traffic.external.course import Course
 from faultline.traffic.external.formats import READERS, reader_for
 from faultline.traffic.external.pieces import Period, Sample
@@ -251,7 +252,7 @@ def test_durations() -> None:
     assert duration("") is None
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(40, 400), deadline=None)
 @given(st.sampled_from(sorted(READERS)), st.lists(st.text(max_size=60), max_size=20), st.data())
 def test_no_output_breaks_a_reader(form: str, lines: list[str], data: st.DataObject) -> None:
     """Recorded lines with parts of them replaced, and any text at all."""

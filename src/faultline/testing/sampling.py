@@ -13,8 +13,15 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+FULL = "FAULTLINE_FULL"
+
 # In the environment, so that the second kernel draws the same.
 SEED = int(os.environ.setdefault("FAULTLINE_SEED", str(time.time_ns() // 10**9)))
+
+
+def examples(few: int, many: int) -> int:
+    """How many examples a property is tried with: `many` with --full."""
+    return many if os.environ.get(FULL) else few
 
 
 def sample(items: Sequence[T], count: int, salt: str) -> list[T]:

@@ -19,6 +19,7 @@ from faultline.api.probe import InvariantProbe, Measurement, ProbeBase
 from faultline.probes import invariant
 from faultline.probes.limit import Limit
 from faultline.probes.prober import Prober
+from faultline.testing.sampling import examples
 
 pytest.importorskip("sqlalchemy", reason="needs SQLAlchemy")
 
@@ -172,9 +173,9 @@ def test_money_on_its_way_between_two_accounts_is_not_lost(
         )
         time.sleep(0.03)
 
-    it = probe("invariant", of=[bank.of("a"), bank.of("b")], equals=1000.0, timeout="2s")
+    it = probe("invariant", of=[bank.of("a"), bank.of("b")], equals=1000.0, timeout="1s")
     busy(move)
-    answers = [it.measure() for _ in range(15)]
+    answers = [it.measure() for _ in range(6)]
     assert [each.text for each in answers if each.ok is False] == []
     assert any(each.ok is not None for each in answers)
     bank.run("UPDATE account SET balance = balance - 1 WHERE id = 'b'")
@@ -241,7 +242,9 @@ class Account:
         return Measurement(value=self.world.read(self.number), ok=True)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(
+    max_examples=examples(50, 400), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 @given(
     balances=st.lists(st.integers(0, 1000), min_size=2, max_size=5),
     # Amounts are powers of two of their own: no account comes back to what it was, and none hides
