@@ -1,11 +1,13 @@
-"""How requests fail, by short stable names. Standard library only: the generator loads it."""
+"""How requests fail, by short stable names. Standard library only: the generator loads it.
+
+The engine reads the names alone, and so loads neither asyncio nor ssl by this module.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import socket
-import ssl
+import sys
 
 NOT_SENT = "not sent"
 """The generator's own bound on requests under way, not an answer of the target."""
@@ -30,15 +32,20 @@ _BY_ERRNO = {
 }
 
 
+def _raised_by(module: str, name: str, error: BaseException) -> bool:
+    """Whether it is this module's error; one that was never loaded has raised nothing."""
+    return isinstance(error, getattr(sys.modules.get(module), name, ()))
+
+
 def error_kind(error: BaseException) -> str:
     """The name of what an operation of the network raised."""
     if isinstance(error, TimeoutError):
         return "timeout"
     if isinstance(error, socket.gaierror):
         return "name not found"
-    if isinstance(error, ssl.SSLError):
+    if _raised_by("ssl", "SSLError", error):
         return "tls"
-    if isinstance(error, asyncio.IncompleteReadError):
+    if _raised_by("asyncio", "IncompleteReadError", error):
         return "cut off"
     if isinstance(error, OSError):
         # The loops raise ConnectionResetError and the like also without a number.
@@ -53,7 +60,7 @@ def cause_kind(error: BaseException, fallback: str) -> str:
     """The same for an error of a library that was caused by one of the network."""
     seen: BaseException | None = error
     for _ in range(8):
-        if isinstance(seen, (OSError, ssl.SSLError)):
+        if isinstance(seen, OSError):  # as those of TLS are
             return error_kind(seen)
         seen = (seen.__cause__ or seen.__context__) if seen else None
     return fallback
