@@ -256,6 +256,29 @@ def test_a_search_finds_what_is_still_borne(monkeypatch: pytest.MonkeyPatch) -> 
         assert (after.started or 0) - (before.recovered_at or 0) >= 1.9, "no time to cool down"
 
 
+def test_what_a_search_breaks_on_purpose_breaks_no_hypothesis(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    search = {
+        "name": "limit", "type": "search",
+        "fault": {"fault": "network.delay", "duration": "1m"},
+        "search": {
+            "parameter": "latency", "low": "10ms", "high": "500ms", "tolerance": "50ms",
+            "probes": ["guard"], "hold": "2s", "cooldown": "1s",
+        },
+    }  # fmt: skip
+    life = Life(monkeypatch, graph(search))
+
+    def bear(simulator: Simulator) -> None:
+        acting = [f for f in simulator.run.status.faults if f.injected_at and not f.recovered_at]
+        hurt = any(Duration.parse(str(f.params["latency"])).seconds > 0.12 for f in acting)
+        life.world.values["guard"] = Measurement(value=0.0, ok=not hurt, text="seen")
+
+    run = life.live(bear)
+    assert life.node("limit").output["answer"] == "found"
+    assert run.status.verdict == Verdict.HELD, run.status.reason
+
+
 def test_a_search_that_is_aborted_undoes_its_trial(monkeypatch: pytest.MonkeyPatch) -> None:
     search = {
         "name": "limit", "type": "search",

@@ -104,6 +104,15 @@ class Draft:
                 found.add(step.impact)
         return found
 
+    def tried_probes(self) -> set[str]:
+        """The probes of searches whose trial acts now."""
+        found: set[str] = set()
+        for fault in self.status.faults:
+            step = self._steps.get(fault.node)
+            if isinstance(step, SearchStep) and fault.stage is not Stage.ENDED:
+                found.update(step.search.probes)
+        return found
+
     def loads_of_nodes(self) -> set[str]:
         """Traffic that a node starts; all other runs throughout."""
         steps = (step for _, step in walk(self.spec.nodes)) if self.spec.nodes else ()

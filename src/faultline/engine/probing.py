@@ -106,6 +106,8 @@ def _take(draft: Draft, spec: ProbeBase, probe: ProbeStatus, found: Measurement,
 
 def _counts(draft: Draft, spec: ProbeBase) -> bool:
     phase = draft.status.phase
+    if spec.name in draft.tried_probes():
+        return False  # the search hurts them on purpose, and judges them itself
     if spec.mode == "during":
         return any(lifecycle.in_effect(fault) for fault in draft.status.faults)
     if spec.mode == "continuous":
