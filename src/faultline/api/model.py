@@ -19,9 +19,7 @@ _NAME = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
 Name = Annotated[str, Field(pattern=_NAME, min_length=1, max_length=63)]
 """A name in a document: lower-case letters, digits and hyphens (a DNS label, RFC 1123)."""
 
-NodeName = Annotated[
-    str, Field(pattern=_NAME[:-1] + r"(\.[0-9]+)*$", min_length=1, max_length=40)
-]
+NodeName = Annotated[str, Field(pattern=_NAME[:-1] + r"(\.[0-9]+)*$", min_length=1, max_length=40)]
 """A name within one experiment; short, because the uid of a fault is derived from it. Iterations of
 a loop have their number behind a dot."""
 
