@@ -183,6 +183,26 @@ def command() -> Callable[..., subprocess.CompletedProcess[str]]:
     return call
 
 
+WITHOUT = """
+import sys
+sys.modules["fastapi"] = None
+sys.argv = ["faultline", "engine", "--listen", "unix:" + sys.argv[1]]
+from faultline.cli.main import main
+main()
+"""
+
+
+def test_without_its_packages_it_says_which_extra_has_them(folder: Path) -> None:
+    path = os.pathsep.join(filter(None, sys.path))
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT, str(folder / "x.sock")], timeout=60, check=False,
+        env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 7, done
+    assert "faultline[engine]" in done.stderr
+    assert not (folder / "x.sock").exists()
+
+
 def test_the_command_refuses_to_be_open(
     command: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:

@@ -123,8 +123,19 @@ def test_yaml_is_taken_too_and_is_bounded(call: Client) -> None:
     head = {"content_type": "application/yaml"}
     answer = call("POST", "/experiments/validate", json.dumps(document()), **head)
     assert answer.json() == {"valid": True, "problems": []}
-    for text in ("[" * 300_000, "- " * 300_000, "a: &a [x]\nb: [" + "*a," * 200 + "]"):
+    bomb = "a0: &a0 [x]\n" + "".join(
+        f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 10)
+    )
+    for text in ("[" * 300_000, "- " * 300_000, bomb, "a: &a [*a]", "a: .nan", "a: 1" + "0" * 400):
         assert call("POST", "/experiments/validate", text, **head).json()["valid"] is False
+        assert call("POST", "/runs", text, **head).status == 400
+    for text in (
+        '{"name": "\\ud800"}',
+        '{"name": "x", "at": 1e999}',
+        '{"name": "x", "at": 1' + "0" * 30 + "}",
+    ):
+        for path in ("/runs/none/signals", "/faults", "/runs", "/schedules", "/halt"):
+            assert call("POST", path, text).status == 400, (path, text)
     deep = call("POST", "/experiments/validate", "[" * 100_000)
     assert deep.json()["valid"] is False
     assert call("POST", "/runs", "[" * 100_000).status == 400

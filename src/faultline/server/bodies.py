@@ -19,8 +19,8 @@ from faultline.server.problems import WrongMedia
 
 DEEPEST = 100
 """Levels of a document."""
-ALIASES = 100
-"""References of a YAML document to parts of itself: each may stand for all of it."""
+MOST = 200_000
+"""Values of a document, those counted again to which a YAML document refers again."""
 _M = TypeVar("_M", bound=BaseModel)
 _JSON = ("application/json",)
 _YAML = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml")
@@ -44,7 +44,10 @@ class Body:
         """The documents that it holds: one of JSON, or those of YAML that `---` separates."""
         if self.media in _YAML:
             _check_yaml(self.text)
-            return document.parse_all(self.text, "the body")
+            found = document.parse_all(self.text, "the body")
+            for each in found:
+                _check_values(each)
+            return found
         if self.media not in _JSON:
             raise WrongMedia(
                 f"the body is {self.media or 'of no type'}; expected JSON or YAML",
@@ -52,7 +55,7 @@ class Body:
             )
         try:
             data: object = json.loads(self.text)
-            _check_depth(data)
+            _check_values(data)
         except (ValueError, RecursionError) as error:
             raise InvalidDocument(f"the body is not JSON: {error}") from error
         if not isinstance(data, dict):
@@ -76,37 +79,71 @@ Sent = Annotated[Body, Depends(_taken)]
 
 
 def _check_yaml(text: str) -> None:
-    """Refuse what would be deeper or larger than it looks, before it is built."""
-    depth = aliases = 0
+    """Refuse what is deeper or larger than it looks, before it is built: the reader goes down as
+    deep as the text does, and a part that is referred to is there once more for each reference.
+    """
+    sizes: dict[str, int] = {}  # by anchor
+    open_: list[tuple[str | None, int]] = [(None, 0)]  # anchors and sizes of what has not ended
     try:
         for event in yaml.parse(text, yaml.CSafeLoader):
             if isinstance(event, yaml.CollectionStartEvent):
-                depth += 1
-            elif isinstance(event, yaml.CollectionEndEvent):
-                depth -= 1
-            elif isinstance(event, yaml.AliasEvent):
-                aliases += 1
-            if depth > DEEPEST or aliases > ALIASES:
-                raise InvalidDocument(
-                    f"the body has more than {DEEPEST} levels or {ALIASES} references to itself"
-                )
+                open_.append((event.anchor, 1))
+            elif isinstance(event, yaml.CollectionEndEvent | yaml.ScalarEvent | yaml.AliasEvent):
+                anchor, size = _ended(event, open_, sizes)
+                if anchor:
+                    sizes[anchor] = size
+                above, so_far = open_.pop()
+                open_.append((above, so_far + size))
+            if len(open_) > DEEPEST or open_[-1][1] > MOST:
+                raise InvalidDocument(f"the body has more than {DEEPEST} levels or {MOST} values")
     except yaml.YAMLError:
         return  # who reads it says where it is wrong
 
 
-def _check_depth(data: object) -> None:
+def _ended(
+    event: yaml.Event, open_: list[tuple[str | None, int]], sizes: dict[str, int]
+) -> tuple[str | None, int]:
+    """The anchor of what has ended, and how much it is."""
+    if isinstance(event, yaml.CollectionEndEvent):
+        return open_.pop()
+    if isinstance(event, yaml.ScalarEvent):
+        return event.anchor, 1 + len(event.value) // 100
+    anchor: str = cast("Any", event).anchor
+    if anchor not in sizes:
+        raise InvalidDocument(f"the body refers to {anchor!r} within itself")
+    return None, sizes[anchor]
+
+
+def _check_values(data: object) -> None:
+    """Refuse what no document has and what not everything can write: too many levels, half
+    characters, numbers that are none or that no machine has.
+    """
     level: list[object] = [data]
     for _ in range(DEEPEST):
         below: list[object] = []
         for each in level:
             if isinstance(each, dict):
-                below += cast("dict[str, object]", each).values()
+                entries = cast("dict[object, object]", each)
+                below += [*entries, *entries.values()]
             elif isinstance(each, list):
                 below += cast("list[object]", each)
+            elif (isinstance(each, int) and not -(2**63) <= each < 2**63) or (
+                isinstance(each, float) and not math.isfinite(each)
+            ):
+                raise InvalidDocument("the body has a number that is infinite, or too large")
+            elif isinstance(each, str):
+                _check_text(each)
         if not below:
             return
         level = below
     raise InvalidDocument(f"the body has more than {DEEPEST} levels")
+
+
+def _check_text(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidDocument(f"the body has half a character: {error.reason}") from error
 
 
 # -------------------------------------------------------------------------------------- answers

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as Late
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query
@@ -83,7 +83,7 @@ class Feed(threading.Thread):
         self._put(None)
 
     def _follow(self, store: Store, injector: Injector) -> None:
-        now = self._since
+        now: Position = self._since
         if now.version > store.version():
             raise Expired(f"version {now.version} is of another store; this one is younger")
         faults = _Faults(injector, now.faults)
@@ -91,11 +91,11 @@ class Feed(threading.Thread):
         while not self.ended.is_set():
             sent = False
             for name, data in faults.changed() if not self._only else ():
-                now = replace(now, faults=max(now.faults, faults.at))
+                now = Position(now.version, max(now.faults, faults.at))
                 sent = self._put(_line(name, str(now), data))
             until = time.monotonic() + LOOK
             for event in store.watch(now.version, timeout=LOOK, light=True):
-                now = replace(now, version=event.version)
+                now = Position(event.version, now.faults)
                 if told := self._told(store, event):
                     sent = self._put(_line(event.kind.lower(), str(now), told))
                 if self.ended.is_set() or time.monotonic() > until:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
 
 from faultline.api.model import Model
 from faultline.changes import halt
@@ -118,8 +120,8 @@ def routes(host: Host) -> APIRouter:
         )
 
     @made.delete("/halt", response_model=Lifted)
-    def delete(whole: bool = False) -> Json:
-        """Allow faults and runs again; with `whole` what was halted for the whole host."""
+    def delete(whole: Annotated[bool, Query(alias="host")] = False) -> Json:
+        """Allow faults and runs again; with `host` what was halted for the whole host."""
         with host.injector() as injector:
             removed = halt.lift(injector.store, whole_host=whole)
             state = _state(injector.store)
