@@ -16,6 +16,7 @@ from tests.engine.world import experiment
 from faultline.api.experiment import Experiment
 from faultline.api.model import Metadata
 from faultline.api.run import Run, Verdict
+from faultline.changes.model import State
 from faultline.engine.runs import Runs, exit_code
 from faultline.injection.injector import Injector
 
@@ -109,11 +110,13 @@ def _killed_while_the_fault_acts(folder: Path, name: str) -> None:
         engine.wait()
 
 
-def _until_it_is_undone(config: Path) -> None:
+def _until_it_has_ended(folder: Path, run: Run) -> None:
     end = time.monotonic() + 60
-    while "wild" in config.read_text():
-        assert time.monotonic() < end, "its keepers do not end it"
-        time.sleep(0.1)
+    with Injector(folder / "state") as injector:
+        while injector.get(run.status.faults[0].uid).state is not State.ENDED:
+            assert time.monotonic() < end, "its keepers do not end it"
+            time.sleep(0.1)
+    assert "good" in (folder / "app.conf").read_text()
 
 
 def _resumed(folder: Path, duration: str, *, still_spoiled: bool) -> Run:
@@ -123,7 +126,7 @@ def _resumed(folder: Path, duration: str, *, still_spoiled: bool) -> Run:
         if still_spoiled:
             assert "wild" in (folder / "app.conf").read_text()
         else:
-            _until_it_is_undone(folder / "app.conf")
+            _until_it_has_ended(folder, runs.get(name))
         run = runs.resume()
         assert run.metadata.name == name
     assert (folder / "app.conf").read_text() == "mode = good\n"
