@@ -142,7 +142,7 @@ def test_bash_completes_commands_faults_flags_choices_and_uids(held: Cli, tmp_pa
         return complete(held, tmp_path, "faultline", *words)
 
     assert offered("reco") == ["recover"]
-    assert set(offered("re")) >= {"recover", "report", "resume"}
+    assert set(offered("re")) >= {"recover", "report"}
     assert offered("inject", "netw") == ["network"]
     assert offered("inject", "network", "de") == ["delay"]
     assert "--latency" in offered("inject", "network", "delay", "--la")
