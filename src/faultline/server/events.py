@@ -88,7 +88,7 @@ class Feed(threading.Thread):
             raise Expired(f"version {now.version} is of another store; this one is younger")
         faults = _Faults(injector, now.faults)
         beat = 0.0
-        while not self.ended.is_set():
+        while not self.ended.is_set() and not self._host.ending.is_set():
             sent = False
             for name, data in faults.changed() if not self._only else ():
                 now = Position(now.version, max(now.faults, faults.at))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from faultline.api.admission import CheckFault
 from faultline.engine.runs import Runs
@@ -24,3 +25,5 @@ class Host:
     check_fault: CheckFault
     begin: Callable[[str], None] = _nobody
     """Tells the engine that a run is its to begin, at once."""
+    ending: threading.Event = field(default_factory=threading.Event)
+    """Set when the server ends: who follows the events is let go."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 START = 20.0
 """Seconds in which it must have begun."""
-FAREWELL = 1
+FAREWELL = 2
 """Seconds that callers have to take their answers when the engine ends."""
 AT_ONCE = 256
 """Connections at the same time; who comes then is answered 503."""
@@ -43,12 +43,14 @@ def served(host: Callable[[], Host], listen: str, token_file: Callable[[], Path]
             token = access.token(token_file())
             made = stack.enter_context(access.loopback_socket(where.host, where.port))
             where = access.Address(None, where.host, made.getsockname()[1])
-        server = _server(host, token)
+        server, let_go = _server(host, token)
         stack.enter_context(_running(server, made))
+        stack.callback(let_go)
         yield str(where) if token is None else f"{where} (token: {token_file()})"
 
 
-def _server(host: Callable[[], Host], token: str | None) -> Server:
+def _server(host: Callable[[], Host], token: str | None) -> tuple[Server, Callable[[], None]]:
+    """The server, and what lets those go who would stay for ever."""
     try:
         import uvicorn
 
@@ -58,14 +60,15 @@ def _server(host: Callable[[], Host], token: str | None) -> Server:
             f"--listen needs the package {error.name}",
             hint="install it: pip install 'faultline[engine]'",
         ) from error
+    of = host()
     config = uvicorn.Config(
-        gate.Gate(app.application(host()), token),
+        gate.Gate(app.application(of), token),
         loop="asyncio", http=protocol.Protocol, ws="none", lifespan="off", interface="asgi3",
-        log_config=None, access_log=False, server_header=False, proxy_headers=False,
-        limit_concurrency=AT_ONCE, timeout_graceful_shutdown=FAREWELL,
+        log_config=None, log_level="warning", access_log=False,
+        server_header=False, proxy_headers=False, limit_concurrency=AT_ONCE, timeout_graceful_shutdown=FAREWELL,
         h11_max_incomplete_event_size=HEAD,
     )  # fmt: skip
-    return uvicorn.Server(config)
+    return uvicorn.Server(config), of.ending.set
 
 
 @contextmanager
