@@ -65,7 +65,8 @@ def _server(host: Callable[[], Host], token: str | None) -> tuple[Server, Callab
         gate.Gate(app.application(of), token),
         loop="asyncio", http=protocol.Protocol, ws="none", lifespan="off", interface="asgi3",
         log_config=None, log_level="warning", access_log=False,
-        server_header=False, proxy_headers=False, limit_concurrency=AT_ONCE, timeout_graceful_shutdown=FAREWELL,
+        server_header=False, proxy_headers=False,
+        limit_concurrency=AT_ONCE, timeout_graceful_shutdown=FAREWELL,
         h11_max_incomplete_event_size=HEAD,
     )  # fmt: skip
     return uvicorn.Server(config), of.ending.set
