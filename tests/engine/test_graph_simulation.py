@@ -21,7 +21,7 @@ from faultline.api.run import Run
 from faultline.engine.model import SECOND, Action, Do
 from faultline.testing.sampling import SEED
 
-SEEDS, SEEDS_PAUSED = 120, 12
+SEEDS, SEEDS_PAUSED = 1000, 12
 MANY, MANY_PAUSED = 4000, 200
 
 
