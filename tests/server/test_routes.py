@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.server.conftest import Client, Served, document, until
+
+from faultline.injection.injector import Injector
 
 TELLS = {"GET", "POST", "DELETE"}
 
@@ -248,6 +252,28 @@ def test_halt_undoes_everything_and_blocks_until_it_is_lifted(call: Client, tmp_
         lifted = call.delete("/halt")
     assert (lifted["halted"], len(lifted["lifted"])) == (False, 2)
     assert call.get("/health")["status"] == "ok"
+
+
+def test_what_undoes_does_not_wait_behind_what_is_slow(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call, let_go = served.unix, threading.Event()
+    uid = call.post("/faults", spoiling(tmp_path / "app.conf"))["uid"]
+    monkeypatch.setattr(Injector, "observe", lambda *_: let_go.wait(30))
+    slow = [
+        threading.Thread(target=call, args=("POST", f"/faults/{uid}/observe")) for _ in range(60)
+    ]
+    try:
+        for each in slow:
+            each.start()
+        time.sleep(0.3)
+        assert call.delete(f"/faults/{uid}")["end"] == "recovered"
+        assert call("POST", "/runs/none/abort").status == 404
+        assert all(each.is_alive() for each in slow), "they were still waiting"
+    finally:
+        let_go.set()
+        for each in slow:
+            each.join()
 
 
 # --------------------------------------------------------------------------------------- OpenAPI

@@ -59,7 +59,12 @@ def engine(
     on with the next engine; their faults end at their deadlines whatever happens.
     """
     if unit:
-        given = [*(["--listen", listen] if listen else []), "--at-once", str(at_once)]
+        given = [
+            *(["--listen", listen] if listen else []),
+            *(["--token-file", str(token_file.absolute())] if token_file else []),
+            "--at-once",
+            str(at_once),
+        ]
         options = "".join(f" {each}" for each in given)
         click.echo(UNIT.format(program=sys.argv[0], options=options), nl=False)
         return 0

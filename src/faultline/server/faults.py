@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
@@ -19,6 +20,7 @@ from faultline.places.find import Target
 from faultline.server.bodies import Json, Sent, caller, takes
 from faultline.server.host import Host
 from faultline.server.problems import Problem
+from faultline.server.urgent import urgently
 from faultline.units import Duration
 
 
@@ -187,6 +189,11 @@ def recovered(recovery: Recovery, record: Record) -> FaultView:
     return view(record, recovery.residue_of(record))
 
 
+def _recovered(host: Host, uid: str) -> FaultView:
+    with host.injector() as injector:
+        return recovered(injector, injector.recover(uid))
+
+
 def _planned(plan: Plan) -> PlanView:
     return PlanView(
         uid=plan.uid, fault=plan.fault, params=plan.params, duration=str(plan.duration),
@@ -263,12 +270,11 @@ def _one(made: APIRouter, host: Host) -> None:
             return Json(view(injector.get(uid)))
 
     @made.delete("/faults/{uid}", response_model=FaultView)
-    def recover(uid: str) -> Json:
+    async def recover(uid: str) -> Json:
         """Undo a fault and look whether it is gone. Harmless when it has ended already. A fault
         that needs a person is answered by the problem `recovery-incomplete`, with the fault.
         """
-        with host.injector() as injector:
-            done = recovered(injector, injector.recover(uid))
+        done = await urgently(partial(_recovered, host, uid))
         if done.end == str(End.PERSON) or done.residue:
             left = "; ".join(done.residue or []) or "see the outcomes of its steps"
             error = RecoveryIncomplete(f"{uid}: not all of it is undone: {left}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
@@ -13,6 +14,7 @@ from faultline.changes.store import Store
 from faultline.server.bodies import Json, Sent, caller, takes
 from faultline.server.faults import FaultView, recovered, view
 from faultline.server.host import Host
+from faultline.server.urgent import urgently
 
 PATIENCE = 10.0
 """Seconds for which runs that abort are waited for; what they broke is undone before."""
@@ -88,6 +90,22 @@ def _state(store: Store) -> dict[str, object]:
     return {"halted": bool(standing), "halts": standing, "ignored": halt.ignored(store)}
 
 
+def _halt(host: Host, order: HaltOrder, by: str) -> HaltDone:
+    if order.host:
+        halt.host(order.reason, by)
+    with host.injector() as injector:
+        running = halt.engines(injector.store)
+        done = injector.halt(order.reason, by)
+        ending = halt.still_carried_out(injector.store, running, PATIENCE)
+        faults = [
+            view(each) if each.end is End.PERSON else recovered(injector, each) for each in done
+        ]
+        state = _state(injector.store)
+    clean = not any(each.residue or each.end == str(End.PERSON) for each in faults)
+    runs = [StoppedRun(name=name, stopped=name not in ending) for name in running]
+    return HaltDone.model_validate({**state, "faults": faults, "runs": runs, "clean": clean})
+
+
 def routes(host: Host) -> APIRouter:
     """The routes of the halt."""
     made = APIRouter(tags=["halt"])
@@ -99,25 +117,10 @@ def routes(host: Host) -> APIRouter:
             return Json(HaltView.model_validate(_state(injector.store)))
 
     @made.post("/halt", response_model=HaltDone, openapi_extra=takes(HaltOrder, needed=False))
-    def post(body: Sent, request: Request) -> Json:
+    async def post(body: Sent, request: Request) -> Json:
         """Undo every fault now, abort every run, and refuse new ones until it is lifted."""
         order = body.read(HaltOrder)
-        by = caller(request)
-        if order.host:
-            halt.host(order.reason, by)
-        with host.injector() as injector:
-            running = halt.engines(injector.store)
-            done = injector.halt(order.reason, by)
-            ending = halt.still_carried_out(injector.store, running, PATIENCE)
-            faults = [
-                view(each) if each.end is End.PERSON else recovered(injector, each) for each in done
-            ]
-            state = _state(injector.store)
-        clean = not any(each.residue or each.end == str(End.PERSON) for each in faults)
-        runs = [StoppedRun(name=name, stopped=name not in ending) for name in running]
-        return Json(
-            HaltDone.model_validate({**state, "faults": faults, "runs": runs, "clean": clean})
-        )
+        return Json(await urgently(partial(_halt, host, order, caller(request))))
 
     @made.delete("/halt", response_model=Lifted)
     def delete(whole: Annotated[bool, Query(alias="host")] = False) -> Json:

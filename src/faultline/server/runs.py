@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
+from functools import partial
 from typing import Annotated, Any, Literal, cast
 
 from fastapi import APIRouter, Query, Request
@@ -22,6 +23,7 @@ from faultline.engine.signals import read_signal, record_signal
 from faultline.errors import InvalidDocument, Unsupported
 from faultline.server.bodies import Json, Sent, caller, takes
 from faultline.server.host import Host
+from faultline.server.urgent import urgently
 from faultline.stores.model import Filter, Summary
 
 
@@ -258,13 +260,17 @@ def _looks(made: APIRouter, host: Host) -> None:
         )
 
 
+def _aborted(host: Host, name: str, why: str) -> Run:
+    with host.runs() as kept:
+        return kept.abort(name, why)
+
+
 def _wishes(made: APIRouter, host: Host) -> None:
     @made.post("/runs/{name}/abort", response_model=Run, openapi_extra=takes(Wish, needed=False))
-    def abort(name: str, body: Sent) -> Json:
+    async def abort(name: str, body: Sent) -> Json:
         """Undo every fault of a run at once and end it. Its engine sees it within a second."""
         why = body.read(Wish).reason or "aborted over HTTP"
-        with host.runs() as kept:
-            return Json(kept.abort(name, why))
+        return Json(await urgently(partial(_aborted, host, name, why)))
 
     @made.post("/runs/{name}/pause", response_model=Run, openapi_extra=takes(Wish, needed=False))
     def pause(name: str, body: Sent) -> Json:
