@@ -246,3 +246,15 @@ def test_the_examples_are_valid() -> None:
     assert files
     for file in files:
         assert admission.problems(parse(file.read_text()), no_fault_is_wrong) == [], file.name
+
+
+@pytest.mark.parametrize("text", ["[" * 300_000, "{a: " * 200])
+def test_what_is_deeper_than_any_document_is_refused_before_it_is_built(text: str) -> None:
+    with pytest.raises(InvalidDocument, match="more than"):
+        parse(text)
+
+
+def test_what_grows_by_reference_is_refused_before_it_is_built() -> None:
+    lines = [f"k{n}: &k{n} [{', '.join([f'*k{n - 1}'] * 9)}]" for n in range(1, 9)]
+    with pytest.raises(InvalidDocument, match="more than"):
+        parse("k0: &k0 [x]\n" + "\n".join(lines))

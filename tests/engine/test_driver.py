@@ -29,7 +29,8 @@ QUICK = {
         {"name": "edge", "type": "tcp", "host": "h", "port": 1, "mode": "edge", "interval": "50ms"},
         {"name": "guard", "type": "tcp", "host": "h", "port": 1, "interval": "50ms"},
     ],
-    "traffic": [{"type": "http", "name": "load", "url": "http://h/", "rate": 10, "warmup": "100ms"}],
+    "traffic": [{"type": "http", "name": "load", "url": "http://h/", "rate": 10,
+                 "warmup": "100ms"}],
     "faults": [{"name": "one", "fault": "network.delay", "duration": "700ms"}],
 }  # fmt: skip
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from faultline.api import bounds
 from faultline.api.secret import hide_passwords
 from faultline.errors import InvalidDocument
 
@@ -74,6 +75,7 @@ _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
 
 def parse(text: str, name: str = "document") -> dict[str, Any]:
     """YAML or JSON text as data; raises InvalidDocument with the line."""
+    bounds.check(text, name)
     try:
         data: object = yaml.load(text, _Loader)  # noqa: S506 (derived from the safe loader)
     except yaml.MarkedYAMLError as error:

@@ -7,20 +7,16 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar, cast
 
-import yaml
 from fastapi import Depends, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from faultline.api import document
+from faultline.api.bounds import DEEPEST
 from faultline.api.model import Model
 from faultline.errors import InvalidDocument
 from faultline.server.problems import WrongMedia
 
-DEEPEST = 100
-"""Levels of a document."""
-MOST = 200_000
-"""Values of a document, those counted again to which a YAML document refers again."""
 _M = TypeVar("_M", bound=BaseModel)
 _JSON = ("application/json",)
 _YAML = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml")
@@ -43,7 +39,6 @@ class Body:
     def documents(self) -> list[dict[str, Any]]:
         """The documents that it holds: one of JSON, or those of YAML that `---` separates."""
         if self.media in _YAML:
-            _check_yaml(self.text)
             found = document.parse_all(self.text, "the body")
             for each in found:
                 _check_values(each)
@@ -76,42 +71,6 @@ async def _taken(request: Request) -> Body:
 
 
 Sent = Annotated[Body, Depends(_taken)]
-
-
-def _check_yaml(text: str) -> None:
-    """Refuse what is deeper or larger than it looks, before it is built: the reader goes down as
-    deep as the text does, and a part that is referred to is there once more for each reference.
-    """
-    sizes: dict[str, int] = {}  # by anchor
-    open_: list[tuple[str | None, int]] = [(None, 0)]  # anchors and sizes of what has not ended
-    try:
-        for event in yaml.parse(text, yaml.CSafeLoader):
-            if isinstance(event, yaml.CollectionStartEvent):
-                open_.append((event.anchor, 1))
-            elif isinstance(event, yaml.CollectionEndEvent | yaml.ScalarEvent | yaml.AliasEvent):
-                anchor, size = _ended(event, open_, sizes)
-                if anchor:
-                    sizes[anchor] = size
-                above, so_far = open_.pop()
-                open_.append((above, so_far + size))
-            if len(open_) > DEEPEST or open_[-1][1] > MOST:
-                raise InvalidDocument(f"the body has more than {DEEPEST} levels or {MOST} values")
-    except yaml.YAMLError:
-        return  # who reads it says where it is wrong
-
-
-def _ended(
-    event: yaml.Event, open_: list[tuple[str | None, int]], sizes: dict[str, int]
-) -> tuple[str | None, int]:
-    """The anchor of what has ended, and how much it is."""
-    if isinstance(event, yaml.CollectionEndEvent):
-        return open_.pop()
-    if isinstance(event, yaml.ScalarEvent):
-        return event.anchor, 1 + len(event.value) // 100
-    anchor: str = cast("Any", event).anchor
-    if anchor not in sizes:
-        raise InvalidDocument(f"the body refers to {anchor!r} within itself")
-    return None, sizes[anchor]
 
 
 def _check_values(data: object) -> None:
