@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
-from watching import DRILLS, ROOT, Watching, watching
+from alarm_chain import DRILLS, ROOT, Watching, watching
 
 from faultline.api.run import Run
 from faultline.engine.runs import Runs

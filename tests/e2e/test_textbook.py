@@ -14,11 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from alarm_chain import DRILLS, _free_port
 
 from faultline.api.run import Run, Verdict
 from faultline.engine import runs as engine
 from faultline.engine.runs import Runs
-from watching import DRILLS, _free_port
 
 pytestmark = [pytest.mark.needs_prometheus, pytest.mark.slow, pytest.mark.timeout(240)]
 
