@@ -122,6 +122,8 @@ class Manager:
             if versions.get(name) != self._seen.get(name) or halted != self._halted:
                 driver.nudge()
         self._seen, self._halted = versions, halted
+        for gone in self._later.keys() - versions.keys():
+            self._later.pop(gone, None)
 
     def _may(self, run: Summary, unfinished: set[str]) -> bool:
         if run.labels.get("parent") in unfinished:
@@ -132,6 +134,8 @@ class Manager:
         return time.monotonic() >= self._later.get(run.name, 0.0)
 
     def _drive(self, name: str) -> None:
+        # Whatever keeps it from its end, also what nobody foresaw: it is not tried again at once.
+        self._later[name] = time.monotonic() + AGAIN
         try:
             with self._open() as kept:
                 driver = kept.driver(name, self._listener)
@@ -139,12 +143,11 @@ class Manager:
                 with self._lock:
                     self._driving[name] = driver
                 done: Run = driver.drive()
+                self._later.pop(name, None)
                 _log.info("%s: %s: %s", name, done.status.verdict, done.status.reason)
         except (Conflict, Halted, UnknownName) as error:
-            self._later[name] = time.monotonic() + AGAIN
             _log.debug("%s: %s", name, error.message)
         except FaultlineError as error:
-            self._later[name] = time.monotonic() + AGAIN
             _log.warning("%s: %s", name, error.message)
         finally:
             with self._lock:
