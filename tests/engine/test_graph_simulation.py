@@ -112,6 +112,11 @@ class Trouble:
             running.die()
             self.world.pass_time(self.world.random.choice([0, SECOND, 30 * SECOND]))
             running.step()
+        if self.left and chance(self.crash / 20):
+            self.left -= 1
+            self.world.reboot()
+            running.die()
+            running.step()
         if chance(0.03):
             self.wish(running, pause="" if running.run.spec.pause else "a while")
         if running.run.spec.pause:

@@ -81,6 +81,7 @@ class World:
     odds: Odds = field(default_factory=Odds)
     ns: int = 1000 * SECOND
     skew: float = 0.0
+    before: float = 0.0  # seconds of the earlier boots
     boot: int = 1
     journal: dict[str, Record] = field(default_factory=dict[str, Record])
     applied: Counter[str] = field(default_factory=Counter[str])
@@ -92,7 +93,7 @@ class World:
     did: list[str] = field(default_factory=list[str])
 
     def now(self) -> Now:
-        return Now(1e9 + self.ns / SECOND + self.skew, self.ns, f"boot-{self.boot}")
+        return Now(1e9 + self.before + self.ns / SECOND + self.skew, self.ns, f"boot-{self.boot}")
 
     def chance(self, odds: float) -> bool:
         return self.random.random() < odds
@@ -112,6 +113,7 @@ class World:
     def reboot(self) -> None:
         """Nothing survives but the journal; leftovers are recovered at boot."""
         self.boot += 1
+        self.before += self.ns / SECOND
         self.ns = 5 * SECOND
         self.running.clear()
         for record in self.journal.values():

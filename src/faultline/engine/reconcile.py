@@ -91,6 +91,10 @@ def _rebooted(draft: Draft) -> None:
         fault.deadline_ns = fault.ends_ns = None if fault.ends_ns is None else ns
     for probe in status.probes:
         probe.due_ns = probe.asked_ns = None
+    for node in status.nodes:
+        node.began_ns = None if node.began_ns is None else ns
+        node.due_ns = None if node.due_ns is None else ns
+    status.pause_ns = None if status.pause_ns is None else ns
     draft.abort("reboot", "the machine was started anew during the run")
     _close_injections(draft)
 
