@@ -47,8 +47,11 @@ def test_a_refusal_names_who_when_why_and_how_to_lift_it(store: Store) -> None:
 
 
 def test_it_stands_in_memory_at_once_and_for_good_afterwards(store: Store) -> None:
+    assert not halt.lasting(store)
     halt.at_once(store, "now")
+    assert not halt.lasting(store), "what is in memory is gone with the next boot"
     halt.for_good(store, "now")
+    assert halt.lasting(store)
     assert [each.path for each in halt.standing(store)] == [store.halt, store.run / "halt"]
     assert stat.S_IMODE(store.halt.stat().st_mode) == 0o600
     assert halt.lift(store) == [store.halt, store.run / "halt"]

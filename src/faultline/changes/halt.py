@@ -62,6 +62,12 @@ def standing(store: Store) -> list[Halt]:
     return [each for each in found if isinstance(each, Halt)]
 
 
+def lasting(store: Store) -> bool:
+    """Whether a halt that counts here still stands after a reboot."""
+    passing = {store.run / store.halt.name, HOST[1]}
+    return any(each.path not in passing for each in standing(store))
+
+
 def current(store: Store) -> Halt | None:
     """The halt that counts here, if there is one."""
     return next(iter(standing(store)), None)

@@ -66,6 +66,10 @@ def _halt(recovery: Recovery, why: str, by: str, form: str) -> int:
         if running:
             told = f"; still ending: {', '.join(ending)}" if ending else f" after {over:.2f} s"
             click.echo(f"runs stopped: {len(running) - len(ending)} of {len(running)}{told}")
+        if not halts.lasting(recovery.store):
+            output.say(
+                f"until the next boot only: {recovery.store.halt} cannot be written", fg="yellow"
+            )
         click.echo("lift it: faultline halt --lift")
         return status
     left = {record.uid: recovery.residue_of(record) for record in done}
@@ -96,7 +100,12 @@ def since_start() -> float:
 
 def _data(store: Store) -> dict[str, Any]:
     standing = [{**asdict(each), "path": str(each.path)} for each in halts.standing(store)]
-    return {"halted": bool(standing), "halts": standing, "ignored": halts.ignored(store)}
+    return {
+        "halted": bool(standing),
+        "lasting": halts.lasting(store),
+        "halts": standing,
+        "ignored": halts.ignored(store),
+    }
 
 
 def _status(store: Store, form: str) -> int:

@@ -201,7 +201,8 @@ class Recovery:
         """
         halt.at_once(self.store, why, by)
         undone = [self._halted(record) for record in self.unfinished()]
-        with suppress(OSError):  # last: the disk may be full or hang, perhaps by a fault of ours
+        # Last: the disk may be full or hang, perhaps by a fault of ours. `halt.lasting` tells.
+        with suppress(OSError):
             halt.for_good(self.store, why, by)
         return undone
 

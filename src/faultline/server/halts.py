@@ -49,6 +49,8 @@ class HaltView(Model):
 
     halted: bool
     """Whether nothing may begin."""
+    lasting: bool
+    """Whether that is still so after a reboot."""
     halts: list[Standing]
     """The halts that stand."""
     ignored: list[str]
@@ -87,7 +89,12 @@ def _state(store: Store) -> dict[str, object]:
         Standing(path=str(each.path), why=each.why, by=each.by, at=each.at, host=each.host)
         for each in halt.standing(store)
     ]
-    return {"halted": bool(standing), "halts": standing, "ignored": halt.ignored(store)}
+    return {
+        "halted": bool(standing),
+        "lasting": halt.lasting(store),
+        "halts": standing,
+        "ignored": halt.ignored(store),
+    }
 
 
 def _halt(host: Host, order: HaltOrder, by: str) -> HaltDone:
