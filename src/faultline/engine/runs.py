@@ -148,9 +148,9 @@ class Runs:
         if tools.doer is None:
             tools = replace(tools, doer=HostDoer(self._again))
         made = Driver(self.store, name, tools, self._locks, listener)
-        made.halted = self.halted
+        made.carrying.halted = self.halted
         if self.store.shared:
-            made.sure = partial(self._sure, name)
+            made.carrying.sure = partial(self._sure, name)
         return made
 
     def _sure(self, name: str) -> bool:

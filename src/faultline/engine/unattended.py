@@ -10,12 +10,12 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, suppress
 
-from faultline.api.run import Run
+from faultline.engine import actions
 from faultline.engine.driver import Driver, Listener
+from faultline.engine.model import SECOND
 from faultline.engine.runs import Runs
 from faultline.engine.schedules import Schedules
 from faultline.errors import Conflict, FaultlineError, Halted, UnknownName
@@ -25,8 +25,8 @@ LOOK = 1.0
 """Seconds between two looks at the store."""
 GRACE = 5.0
 """Seconds in which whoever made a run may begin it himself."""
-PATIENCE = 30.0
-"""Seconds after which a run is looked at even if nothing happened."""
+PATIENCE = 30 * SECOND
+"""Nanoseconds after which a run is looked at even if nothing happened."""
 AGAIN = 5.0
 """Seconds before a run that somebody else carries out, or that could not be, is tried again."""
 
@@ -51,10 +51,12 @@ class Manager:
         self._ours: set[str] = set()
         self._lock = threading.Lock()
         self._driving: dict[str, Driver] = {}
-        self._threads: dict[str, threading.Thread] = {}
-        self._later: dict[str, float] = {}
+        self._carried: set[str] = set()
+        self._later: dict[str, int] = {}  # not before then, by CLOCK_BOOTTIME
         self._seen: dict[str, int] = {}
         self._halted = ""
+        self.begun: Callable[[str], None] = self._in_a_thread
+        """How a run is carried out beside the others: who goes through `carry`."""
 
     def stop(self) -> None:
         """Begin nothing more and leave what is under way to the next engine. Safe in signal
@@ -70,17 +72,24 @@ class Manager:
 
     def keep(self) -> None:
         """Look after the store until `stop`."""
+        for _ in self.looks():
+            with suppress(queue.Empty):
+                self._wakes.get(timeout=LOOK)
+
+    def looks(self) -> Generator[None]:
+        """The same, a look at a time; the next one is due after LOOK, or when something was begun
+        or stopped.
+        """
         with self._open() as kept:
             schedules, due = Schedules(kept.store), 0.0
             seen = -1
             while not self._ending:
-                now, version = time.time(), kept.store.version()
+                now, version = actions.instant().at, kept.store.version()
                 if now >= due or version != seen:
                     due = self._schedules(schedules, kept.halted(), now)
                 self._begin(kept)
                 seen = version
-                with suppress(queue.Empty):
-                    self._wakes.get(timeout=LOOK)
+                yield
 
     def _schedules(self, schedules: Schedules, halted: str, now: float) -> float:
         try:
@@ -94,7 +103,7 @@ class Manager:
     def running(self) -> list[str]:
         """The names of the runs that are being carried out here."""
         with self._lock:
-            return sorted(self._threads)
+            return sorted(self._carried)
 
     def _begin(self, kept: Runs) -> None:
         waiting = kept.summaries(Filter(ended=False))
@@ -102,17 +111,13 @@ class Manager:
         self._nudge({each.name: each.version for each in waiting}, kept.halted())
         for each in waiting:
             with self._lock:
-                full = len(self._threads) >= self._at_once
-                busy = each.name in self._threads
+                full = len(self._carried) >= self._at_once
+                busy = each.name in self._carried
             if not busy and not full and self._may(each, names):
-                thread = threading.Thread(
-                    target=self._drive, args=(each.name,), name=f"faultline run {each.name}",
-                    daemon=True,
-                )  # fmt: skip
                 with self._lock:
-                    self._threads[each.name] = thread
+                    self._carried.add(each.name)
                 self._ours.discard(each.name)
-                thread.start()
+                self.begun(each.name)
 
     def _nudge(self, versions: dict[str, int], halted: str) -> None:
         """Tell those whose run was written, by whomever, and all when everything is halted."""
@@ -129,20 +134,31 @@ class Manager:
         if run.labels.get("parent") in unfinished:
             return False  # whoever carries out its parent carries it out
         ours = run.name in self._ours or run.creator.startswith("schedule ")
-        if time.time() - run.created < GRACE and not ours:
+        now = actions.instant()
+        if now.at - run.created < GRACE and not ours:
             return False
-        return time.monotonic() >= self._later.get(run.name, 0.0)
+        return now.boot_ns >= self._later.get(run.name, 0)
 
-    def _drive(self, name: str) -> None:
+    def _in_a_thread(self, name: str) -> None:
+        def work() -> None:
+            for driver in self.carry(name):
+                driver.rest()
+
+        threading.Thread(target=work, name=f"faultline run {name}", daemon=True).start()
+
+    def carry(self, name: str) -> Generator[Driver]:
+        """Carry out one run, a step at a time; between two of them its driver is to rest."""
         # Whatever keeps it from its end, also what nobody foresaw: it is not tried again at once.
-        self._later[name] = time.monotonic() + AGAIN
+        self._later[name] = actions.instant().boot_ns + int(AGAIN * SECOND)
         try:
             with self._open() as kept:
                 driver = kept.driver(name, self._listener)
-                driver.patience = PATIENCE
+                driver.carrying.patience = PATIENCE
                 with self._lock:
                     self._driving[name] = driver
-                done: Run = driver.drive()
+                for _ in driver.steps():
+                    yield driver
+                done = driver.carrying.run
                 self._later.pop(name, None)
                 _log.info("%s: %s: %s", name, done.status.verdict, done.status.reason)
         except (Conflict, Halted, UnknownName) as error:
@@ -152,4 +168,4 @@ class Manager:
         finally:
             with self._lock:
                 self._driving.pop(name, None)
-                self._threads.pop(name, None)
+                self._carried.discard(name)

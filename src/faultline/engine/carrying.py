@@ -1,0 +1,170 @@
+"""Carries out one run, a step at a time: asks the reconciler, writes down what it decides, begins
+what it wants.
+
+No thread, no sleep and no clock of its own, so a simulation can stop it anywhere. Written first,
+done second: an action is in the store before it is begun, so the next engine finds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from faultline.api.run import Phase, Point, Run, RunStatus
+from faultline.api.traffic import TrafficSecond
+from faultline.api.watching import TargetSecond
+from faultline.engine import actions, watching
+from faultline.engine.model import SECOND, Action, Facts, Now, Result
+from faultline.engine.ports import Tools
+from faultline.engine.reconcile import reconcile
+from faultline.errors import Conflict
+from faultline.stores.model import Filter, Stale, Store
+
+Listener = Callable[[Run, Point], None]
+"""Called for everything that happens, as it happens, in the thread of the driver."""
+Start = Callable[[Run, Action], None]
+"""Begins an action and returns at once; its result comes back by `learn`."""
+
+LONGEST = SECOND
+"""Nanoseconds after which wishes of others and traffic are looked for, whatever happens."""
+
+
+class Carrying:
+    """One run that is being carried out. Used by one thread."""
+
+    def __init__(
+        self, store: Store, name: str, tools: Tools, start: Start, listener: Listener | None = None
+    ) -> None:
+        self.store = store
+        self.name = name
+        self.tools = tools
+        self.listener = listener
+        self.sure: Callable[[], bool] = lambda: True
+        """Whether nobody else can be carrying out the run by now."""
+        self.halted: Callable[[], str] = str  # why everything on this host is to stop
+        self.interrupt = ""
+        self.patience = LONGEST
+        """Nanoseconds after which it looks for the wishes of others if nothing else is to be done.
+        Who calls `nudge` when there are any may set it higher."""
+        self._start = start
+        self._pending: list[Result] = []
+        self._flying: set[str] = set()
+        self._told = 0
+        self._looked: int | None = None
+        self._resumed = False
+        self._run: Run | None = None
+
+    @property
+    def run(self) -> Run:
+        """The run as it was after the latest step."""
+        if self._run is None:
+            self._run = self.store.get(Run, self.name)
+            self._told = len(self._run.status.timeline)
+            self._resumed = self._run.status.started is not None
+        return self._run
+
+    @property
+    def ended(self) -> bool:
+        return self.run.status.phase is Phase.ENDED
+
+    def learn(self, results: Iterable[Result]) -> None:
+        """What came of actions; it counts from the next step on."""
+        self._pending += results
+
+    def nudge(self) -> None:
+        """Read the run anew at the next step: something was written, or halted."""
+        self._looked = None
+
+    def step(self) -> int:
+        """Decide once and begin what is wanted; when to step again at the latest, by
+        CLOCK_BOOTTIME.
+
+        Raises Conflict if another engine may have taken the run over.
+        """
+        now, run = actions.instant(), self.run
+        facts = Facts(
+            tuple(self._pending), self._traffic(run), self.interrupt, self._resumed,
+            self._targets(run), self.halted(),
+        )  # fmt: skip
+        run, wanted, wake_ns = self._decide(self._fresh(run, now), facts, now)
+        self._run, self._pending, self._resumed = run, [], False
+        if self.tools.heard is not None:
+            self.tools.heard.put(run.spec.signals)
+        self._tell(run)
+        begun = [action for action in wanted if action.id not in self._flying]
+        if begun and not self.sure():
+            raise Conflict(
+                f"run {self.name} may have been taken over by another engine",
+                holder=self.name,
+                hint="the store was not reached in time; the other engine goes on with the run",
+            )
+        for action in begun:
+            self._flying.add(action.id)
+            self._start(run, action)
+        self._flying &= {action.id for action in wanted}
+        longest = now.boot_ns + (LONGEST if _grows(run) else self.patience)
+        return longest if wake_ns is None else min(longest, wake_ns)
+
+    def close(self) -> None:
+        """Measure no more."""
+        self.tools.prober.close()
+        self.tools.traffic.close()
+        if self.tools.watching is not None:
+            self.tools.watching.stop()
+
+    # ------------------------------------------------------------------ one step
+
+    def _decide(
+        self, run: Run, facts: Facts, now: Now
+    ) -> tuple[Run, tuple[Action, ...], int | None]:
+        """Decide and write it down; if somebody else wrote the run meanwhile, decide again."""
+        while True:
+            decision = reconcile(run, facts, now)
+            if not _differ(decision.status, run.status):
+                return run, decision.actions, decision.wake_ns
+            try:
+                written = self.store.write_status(
+                    run.model_copy(update={"status": decision.status})
+                )
+            except Stale:
+                run = self.store.get(Run, self.name)
+                continue
+            return written, decision.actions, decision.wake_ns
+
+    def _fresh(self, run: Run, now: Now) -> Run:
+        """The run as it is in the store, which is looked at once a second, or when nudged."""
+        looked = self._looked  # whoever nudges may take it away meanwhile
+        if looked is not None and now.boot_ns - looked < LONGEST:
+            return run
+        self._looked = now.boot_ns
+        found = self.store.summaries(Run, Filter(names=(self.name,)), 1)
+        if found and found[0].version == run.metadata.resource_version:
+            return run
+        return self.store.get(Run, self.name)
+
+    def _traffic(self, run: Run) -> dict[str, tuple[TrafficSecond, ...]]:
+        found: dict[str, tuple[TrafficSecond, ...]] = {}
+        for one in run.status.traffic:
+            if one.started is not None:
+                last = one.seconds[-1].at if one.seconds else 0.0
+                found[one.name] = tuple(self.tools.traffic.seconds(one.name, last))
+        return found
+
+    def _targets(self, run: Run) -> dict[str, tuple[TargetSecond, ...]]:
+        return {} if self.tools.watching is None else watching.news(run, self.tools.watching)
+
+    def _tell(self, run: Run) -> None:
+        for point in run.status.timeline[self._told :]:
+            if self.listener is not None:
+                self.listener(run, point)
+        self._told = len(run.status.timeline)
+
+
+def _differ(new: RunStatus, old: RunStatus) -> bool:
+    """Whether more has changed than the hour: that alone is not worth a write."""
+    return new != old and new.model_copy(update={"clock_ns": old.clock_ns}) != old
+
+
+def _grows(run: Run) -> bool:
+    """Whether seconds of traffic or of targets come in by themselves."""
+    series = (*run.status.traffic, *run.status.targets)
+    return any(one.started is not None and one.ended is None for one in series)
