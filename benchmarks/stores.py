@@ -20,6 +20,7 @@ from tests.stores.server import Server, missing
 
 from benchmarks.figure import Figure, Measured, Missing, alone, median, timed
 from faultline.api.run import Run
+from faultline.report import render
 from faultline.stores.model import Filter, Store
 from faultline.stores.opening import open_store
 
@@ -60,7 +61,7 @@ def _one(name: str, where: str) -> Measured:
             taken = [timed(ask) for _ in range(TIMES)]
             aim = "" if what == "list all" else _AIM
             yield median(named(f"{what} at {RUNS} runs"), taken, "ms", aim)
-        yield from _writing(store, named)
+        yield from _writing(store, name, named)
         yield from _leasing(store, named)
     yield Figure(named("memory of a process that lists all runs"), _memory(where), "MiB")
     if where.startswith("/"):
@@ -112,7 +113,7 @@ def _questions(store: Store) -> dict[str, Callable[[], object]]:
     return asked
 
 
-def _writing(store: Store, named: Callable[[str], str]) -> Measured:
+def _writing(store: Store, name: str, named: Callable[[str], str]) -> Measured:
     """A run that goes on: each write adds one sample to each probe and a second of the load."""
     short = store.create(histories.run("short", 0, 1, ended=False))
     began = time.perf_counter()
@@ -133,7 +134,18 @@ def _writing(store: Store, named: Callable[[str], str]) -> Measured:
             taken.append((time.perf_counter() - began) * 1000)
         yield median(named(f"write after {length} s of a run"), taken, "ms", aim)
     taken = [timed(lambda: store.get(Run, "long")) for _ in range(TIMES)]
-    yield median(named("open a run of an hour"), taken, "ms")
+    yield median(named("open a run of an hour"), taken, "ms", _AIM)
+    if name == "SQLite":
+        yield from _reporting(store.get(Run, "long"))
+
+
+def _reporting(run: Run) -> Measured:
+    """What a report of it takes besides."""
+    forms = {"text": render.text, "a page": render.html, "JSON": render.json}
+    for form, make in forms.items():
+        make(run)
+        taken = [timed(lambda make=make: make(run)) for _ in range(TIMES)]
+        yield median(f"report: a run of an hour as {form}", taken, "ms")
 
 
 def _grown(run: Run, at: int) -> Run:

@@ -14,7 +14,7 @@ from tests.stores import histories
 from faultline.api.experiment import FaultSpec
 from faultline.api.model import Metadata
 from faultline.api.probe import Measurement, Probe, TcpProbe
-from faultline.api.run import Fault, Run
+from faultline.api.run import Fault, Point, Run, Sample
 from faultline.errors import Conflict, UnknownName, UsageError
 from faultline.stores.model import Exists, Expired, Fenced, Filter, Stale, Store
 from faultline.stores.renewal import Renewal
@@ -203,6 +203,16 @@ def test_series_come_back_complete_whatever_is_done_to_them(store: Store) -> Non
     fewer = made.status.model_copy(update={"probes": [], "traffic": []})
     made = store.write_status(made.model_copy(update={"status": fewer}))
     assert store.get(Run, "one") == made
+
+
+def test_what_no_unicode_is_comes_back_from_a_series(store: Store) -> None:
+    made = store.create(histories.run("one", seconds=3, ended=False))
+    said = Point(at=1.0, boot_ns=1, event="said", text="half a pair \ud83d and \u6f22")
+    odd = Sample(at=2.0, value=float("inf"))
+    first = made.status.probes[0].model_copy(update={"samples": [odd]})
+    now = made.status.model_copy(update={"timeline": [said], "probes": [first]})
+    written = store.write_status(made.model_copy(update={"status": now}))
+    assert store.get(Run, "one") == written
 
 
 def test_another_process_goes_on_with_the_series(store: Store, opener: Callable[[], Store]) -> None:

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.stores import histories
 
 from faultline.api.experiment import FaultSpec
 from faultline.api.model import Metadata
-from faultline.api.run import Fault
+from faultline.api.run import Fault, Run
 from faultline.errors import InvalidDocument, UntrustedStore
 from faultline.stores.model import Stale
 from faultline.stores.opening import open_store
@@ -86,6 +87,22 @@ def test_what_was_acknowledged_survives_the_kill_of_its_writer(tmp_path: Path) -
         names = {one.metadata.name for one in store.list(Fault)}
     assert {f"f{index}" for index in range(acknowledged)} <= names
     assert len(names) <= acknowledged + 1
+
+
+def test_a_series_that_somebody_altered_is_refused_with_the_path(tmp_path: Path) -> None:
+    path = tmp_path / "resources.db"
+    with SqlStore(path) as store:
+        store.create(histories.run("one", seconds=70))
+    db = sqlite3.connect(path)
+    altered = "REPLACE(entries, '\"ok\":true', '\"ok\":7')"
+    db.execute(
+        f"UPDATE series SET entries = {altered} WHERE path = 'probes/1/samples' AND part = 1"
+    )
+    db.commit()
+    db.close()
+    with SqlStore(path) as store, pytest.raises(InvalidDocument) as refused:
+        store.get(Run, "one")
+    assert "status.probes.1.samples.64.ok" in str(refused.value)
 
 
 def test_a_file_of_a_newer_schema_is_refused(tmp_path: Path) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json as codec
-import math
 from functools import lru_cache, partial
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
+
+from pydantic_core import PydanticSerializationError, to_json
 
 from faultline.api.run import Run
 from faultline.report import found, page, panels, parts, telling, words
@@ -47,7 +47,7 @@ def html(run: Run, previous: Run | None = None) -> str:
         groups=parts.groups(told, timeline.panels),
         tables=page.tables([p for p in timeline.panels if p.group != "logs"], timeline.length),
         drawn={"length": timeline.length, "panels": [p.data for p in timeline.panels]},
-        document=_strict(run.to_json()),
+        document=run.to_json(),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         many=_MANY,
         effect=partial(words.answer, words.EFFECTS),
@@ -65,7 +65,7 @@ def html(run: Run, previous: Run | None = None) -> str:
 
 def json(run: Run) -> str:
     """The document itself, as strict JSON; `apiVersion` is its schema."""
-    return codec.dumps(_strict(run.to_json()), indent=2, ensure_ascii=False) + "\n"
+    return _strict(run.to_json(), indent=2) + "\n"
 
 
 def text(run: Run, previous: Run | None = None, *, width: int = 88) -> str:
@@ -74,13 +74,22 @@ def text(run: Run, previous: Run | None = None, *, width: int = 88) -> str:
     return summary(story(run), width, found)
 
 
-def _strict(value: Any) -> Any:
-    """JSON has no infinity and no NaN: both become null, which means that nothing was measured."""
+def _strict(value: Any, indent: int | None = None) -> str:
+    """JSON has no infinity and no NaN: both become null, which means that nothing was measured. Nor
+    has it half of a surrogate pair, which may be in what a target said: that becomes a `?`.
+    """
+    try:
+        return to_json(value, indent=indent, inf_nan_mode="null").decode()
+    except PydanticSerializationError:
+        return to_json(_unicode(value), indent=indent, inf_nan_mode="null").decode()
+
+
+def _unicode(value: Any) -> Any:
     if isinstance(value, dict):
-        return {str(k): _strict(v) for k, v in value.items()}  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+        return {_unicode(key): _unicode(item) for key, item in value.items()}  # pyright: ignore[reportUnknownVariableType]
     if isinstance(value, list):
-        return [_strict(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        return [_unicode(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
+    return value.encode(errors="replace").decode() if isinstance(value, str) else value
 
 
 def _load(name: str) -> str | None:
@@ -99,7 +108,8 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    env.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
+    env.policies["json.dumps_function"] = _strict
+    env.policies["json.dumps_kwargs"] = {}
     filters: dict[str, Any] = {
         "span": words.span,
         "moment": words.moment,

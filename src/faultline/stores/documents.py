@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from faultline.stores.model import R, kind_name
@@ -52,14 +55,42 @@ def _envelope(row: Row) -> Document:
 
 def resource(kind: type[R], row: Row, series: list[Row]) -> R:
     """The document of a row, complete."""
+    from pydantic import ValidationError
+
     from faultline.api.document import read
-    from faultline.stores.series import joined
+    from faultline.stores.series import fill, joined
 
     named, name, spec, status = kind_name(kind), row[1], row[7], row[8]
     data: Document = {"kind": named, "metadata": _envelope(row), "spec": json.loads(spec)}
     if status is not None:
+        data["status"] = json.loads(status)
+    if not series:
+        return read(kind, data, f"{named} {name!r}")
+    try:
+        with _nothing_collected():
+            made = kind.model_validate(data)
+            fill(getattr(made, "status"), series)  # noqa: B009 (each kind has its own)
+        return made
+    except ValidationError:
+        # Slowly, with the path of what is wrong; and texts with half of a surrogate pair, which are
+        # no Unicode but may be in what a target said.
         data["status"] = joined(json.loads(status), series)
-    return read(kind, data, f"{named} {name!r}")
+        return read(kind, data, f"{named} {name!r}")
+
+
+@contextmanager
+def _nothing_collected() -> Generator[None]:
+    """While many objects are made that all stay, looking for garbage among them takes as long as
+    making them does.
+    """
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def written(resource: R, row: Row, version: int, *, same_spec: bool) -> R:

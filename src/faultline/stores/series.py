@@ -2,13 +2,17 @@
 
 A run of an hour has some 20,000 samples. Written with the status, each second would cost the whole
 of them; so lists of classes that say `entry` are taken out of it and kept in parts of `PART`.
+Read, each series goes from its text to its models at once, without the data between them.
 """
 
 from __future__ import annotations
 
 import json
 from functools import cache
+from itertools import groupby
 from typing import Any, cast, get_args
+
+from pydantic import TypeAdapter
 
 from faultline.api.model import StatusModel
 from faultline.stores.database import Database
@@ -70,8 +74,38 @@ def _models(annotation: Any) -> list[type[StatusModel]]:
     return [model for part in get_args(annotation) for model in _models(part)]
 
 
+def fill(status: StatusModel, rows: list[tuple[Any, ...]]) -> None:
+    """Put the series into a status that was read without them: `rows` are (path, entries) in order.
+
+    Raises ValidationError for entries that are not what the models say.
+    """
+    for path, parts in groupby(rows, key=lambda row: row[0]):
+        *above, last = path.split("/")
+        here: Any = status
+        for step in above:
+            if isinstance(here, list):
+                here = cast("list[Any]", here)[int(step)]
+            elif isinstance(here, dict):
+                here = cast("dict[str, Any]", here)[step]
+            else:
+                here = getattr(here, _field(type(here), step))
+        name = _field(type(here), last)
+        inner = ",".join(entries[1:-1] for _, entries in parts)
+        read = _reader(type(here), name).validate_json(f"[{inner}]")
+        setattr(here, name, [*getattr(here, name), *read])
+
+
+def _field(model: type[StatusModel], alias: str) -> str:
+    return next(name for name, other, _ in _fields(model) if other == alias)
+
+
+@cache
+def _reader(model: type[StatusModel], name: str) -> TypeAdapter[list[StatusModel]]:
+    return TypeAdapter(model.model_fields[name].annotation)
+
+
 def joined(status: Any, rows: list[tuple[Any, ...]]) -> Any:
-    """The status with its series: `rows` are (path, entries) in order."""
+    """The data of a status with its series: `rows` are (path, entries) in order."""
     for path, entries in rows:
         *above, last = (int(step) if step.isdigit() else step for step in path.split("/"))
         here = status
