@@ -154,6 +154,7 @@ def _references(spec: ExperimentSpec) -> Iterable[Problem]:
     for path, moment in moments.items():
         if moment and moment.probe not in probes:
             yield Problem(f"spec.{path}.probe", known, moment.probe)
+    yield from _budgets(spec, known)
     for index, fault in enumerate(spec.faults):
         if fault.impact and fault.impact not in probes:
             yield Problem(f"spec.faults.{index}.impact", known, fault.impact)
@@ -166,12 +167,37 @@ def _references(spec: ExperimentSpec) -> Iterable[Problem]:
             )
 
 
+def _budgets(spec: ExperimentSpec, known: str) -> Iterable[Problem]:
+    probes = {probe.name: probe for probe in spec.probes}
+    loads = sorted(one.name for one in spec.traffic)
+    count = Counter(one.name for one in spec.error_budgets)
+    for index, one in enumerate(spec.error_budgets):
+        path = f"spec.errorBudgets.{index}"
+        if count[one.name] > 1:
+            count[one.name] = 0
+            yield Problem(f"{path}.name", "a name of its own", one.name)
+        if one.probe is not None and one.probe not in probes:
+            yield Problem(f"{path}.probe", known, one.probe)
+        elif one.probe is not None:
+            if probes[one.probe].mode not in _THROUGHOUT:
+                yield Problem(f"{path}.probe", "a probe that is continuous or during", one.probe)
+            unit = probes[one.probe].value_unit()
+            if one.indicator != "answers" and unit not in ("", "ratio"):
+                told = f"answers: the values of {one.probe} are no shares"
+                yield Problem(f"{path}.indicator", told, one.indicator)
+        if one.traffic is not None and one.traffic not in loads:
+            listed = ", ".join(loads) or "none is declared"
+            yield Problem(f"{path}.traffic", f"the name of traffic ({listed})", one.traffic)
+
+
+_THROUGHOUT = ("continuous", "during")
+
+
 def _modes(spec: ExperimentSpec) -> Iterable[Problem]:
-    throughout = ("continuous", "during")
     by_name = {probe.name: (index, probe) for index, probe in enumerate(spec.probes)}
     for name in (*spec.guards, *([spec.discovery.probe] if spec.discovery else [])):
         index, probe = by_name.get(name, (0, None))
-        if probe and probe.mode not in throughout:
+        if probe and probe.mode not in _THROUGHOUT:
             yield Problem(
                 f"spec.probes.{index}.mode",
                 "continuous or during, for a guard or a discovery",

@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from faultline.api.budget import ErrorBudget
 from faultline.api.graph import Step
 from faultline.api.model import Model, NodeName, Resource
 from faultline.api.notify import NotifySpec
@@ -115,6 +116,10 @@ class ExperimentSpec(Model):
     guards: list[NodeName] = Field(default_factory=list[NodeName])
     """Probes that, when they fail or cannot be measured, abort the run and undo everything at
     once."""
+    error_budgets: Annotated[list[ErrorBudget], Field(max_length=16)] = Field(
+        default_factory=list[ErrorBudget]
+    )
+    """Guards that do so once more of an error budget is spent than may be."""
     discovery: Discovery | None = None
     """How we know that the fault was noticed."""
     location: Moment | None = None

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from faultline.api.budget import BudgetStatus
 from faultline.api.experiment import ExperimentSpec, FaultSpec
 from faultline.api.graph_status import Approval, NodeStatus, Pause
 from faultline.api.model import Model, Resource, StatusModel
@@ -279,6 +280,8 @@ class RunStatus(StatusModel):
     faults: list[FaultStatus] = Field(default_factory=list[FaultStatus])
     probes: list[ProbeStatus] = Field(default_factory=list[ProbeStatus])
     traffic: list[TrafficStatus] = Field(default_factory=list[TrafficStatus])
+    budgets: list[BudgetStatus] = Field(default_factory=list[BudgetStatus])
+    """What was spent of its error budgets."""
     targets: list[TargetStatus] = Field(default_factory=list[TargetStatus])
     """The curves of the host and of everything that faults act on or `watch` names."""
     logs: list[LogStatus] = Field(default_factory=list[LogStatus])

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from faultline.api.experiment import FaultNode
 from faultline.api.run import ChangeStatus, Failure, Run
 from faultline.changes.model import Record, State, StepState
-from faultline.engine import notifying, probing, watching
+from faultline.engine import budgets, notifying, probing, watching
 from faultline.engine.asked import fault_of, first_faults
 from faultline.engine.model import (
     MARGIN,
@@ -87,7 +87,8 @@ def _probe(run: Run, action: Action, tools: Tools) -> Answer:
     spec = run.spec.resolved
     probe = next(one for one in spec.probes if one.name == action.node)
     known = next((one.kept for one in run.status.probes if one.name == action.node), None)
-    return tools.prober.measure(probe, probing.timeout_of(spec.guards, probe), known)
+    limit = probing.timeout_of(budgets.watched(spec), probe)
+    return tools.prober.measure(probe, limit, known)
 
 
 def _watch(run: Run, action: Action, tools: Tools) -> Answer:

@@ -235,6 +235,9 @@ def copied(status: RunStatus) -> RunStatus:
             "traffic": [
                 one.model_copy(update={"seconds": list(one.seconds)}) for one in status.traffic
             ],
+            "budgets": [
+                one.model_copy(update={"points": list(one.points)}) for one in status.budgets
+            ],
             "failures": list(status.failures),
             "actions": [action.model_copy() for action in status.actions],
             "nodes": [node.model_copy() for node in status.nodes],

@@ -8,7 +8,7 @@ from faultline.api.admission import needs_initial
 from faultline.api.expectation import judge
 from faultline.api.probe import Measurement, ProbeBase, TrafficProbe
 from faultline.api.run import Phase, ProbeStatus, Sample, Stage
-from faultline.engine import lifecycle, timepoints
+from faultline.engine import budgets, lifecycle, timepoints
 from faultline.engine.draft import Draft
 from faultline.engine.model import SECOND, Action, Do, Now, Result
 from faultline.units import Duration
@@ -48,7 +48,7 @@ def schedule(draft: Draft) -> list[Action]:
             probe.due_ns = probe.asked_ns = None
             continue
         if probe.asked_ns is not None:
-            limit = timeout_of(draft.spec.guards, spec) + GRACE
+            limit = timeout_of(budgets.watched(draft.spec), spec) + GRACE
             if draft.due(probe.asked_ns + limit):
                 _take(draft, spec, probe, Measurement(text="no answer in time"), draft.now)
                 _guard(draft, spec, probe)
@@ -57,7 +57,7 @@ def schedule(draft: Draft) -> list[Action]:
             # On the beat, and without catching up on what was missed.
             probe.due_ns = due + spec.interval * max(1, -(-(draft.ns - due) // spec.interval))
             probe.asked_ns = draft.ns
-            limit = timeout_of(draft.spec.guards, spec) + GRACE
+            limit = timeout_of(budgets.watched(draft.spec), spec) + GRACE
             draft.due(probe.asked_ns + limit)
         if probe.asked_ns is not None:
             actions.append(Action(f"probe/{spec.name}/{probe.taken}", Do.PROBE, spec.name))
@@ -100,6 +100,7 @@ def _take(draft: Draft, spec: ProbeBase, probe: ProbeStatus, found: Measurement,
     probe.kept = found.keep or probe.kept
     probe.good = probe.good + 1 if ok else 0
     timepoints.learn(draft, spec, probe, ok, when)
+    budgets.sampled(draft, spec.name, probe.samples[-1], when)
     if counted:
         _streaks(draft, spec, probe, ok, text, when)
 

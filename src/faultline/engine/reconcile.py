@@ -7,6 +7,7 @@ on is in the status; the actions that it wants are open there until their result
 
 from __future__ import annotations
 
+from faultline.api.budget import BudgetStatus
 from faultline.api.graph import TaskStep
 from faultline.api.graph_status import NodeState, Pause
 from faultline.api.run import (
@@ -18,6 +19,7 @@ from faultline.api.run import (
 )
 from faultline.api.traffic import TrafficStatus
 from faultline.engine import (
+    budgets,
     graph,
     lifecycle,
     notices,
@@ -54,9 +56,11 @@ def reconcile(run: Run, facts: Facts, now: Now) -> Decision:
     for result in facts.results:
         results.fold(draft, result)
     results.traffic_seconds(draft, facts)
+    budgets.sent(draft)
     watching.seconds(draft, facts)
     _wishes(draft, facts)
     _advance(draft)
+    budgets.step(draft)
     probes = probing.schedule(draft)
     _advance(draft)  # a guard may have been found silent just now
     notices.ask(draft)
@@ -131,6 +135,7 @@ def _begin(draft: Draft) -> None:
     roles = {
         "hypothesis": spec.hypothesis.probes,
         "guard": spec.guards,
+        "error budget": [each.probe for each in spec.error_budgets],
         "steady state": spec.steady_state,
         "discovery": [spec.discovery.probe] if spec.discovery else [],
         "location": [spec.location.probe] if spec.location else [],
@@ -147,6 +152,7 @@ def _begin(draft: Draft) -> None:
         for p in spec.probes
     ]
     status.traffic = [TrafficStatus(name=t.name) for t in spec.traffic]
+    status.budgets = [BudgetStatus(name=each.name) for each in spec.error_budgets]
     draft.point("started", spec.title)
     graph.begin(draft)
 

@@ -14,7 +14,7 @@ from faultline.api.experiment import ExperimentSpec
 from faultline.api.probe import ProbeSpec
 from faultline.api.run import FaultStatus, ProbeStatus, Run, RunStatus
 from faultline.errors import InvalidParameter
-from faultline.report import found, gantt, loads, nodes, watched, words
+from faultline.report import budgets, found, gantt, loads, nodes, watched, words
 from faultline.report.moments import Clock
 from faultline.report.story import (
     ChangeStory,
@@ -63,6 +63,7 @@ def story(run: Run) -> Story:
         faults=tuple(_fault(f, clock) for f in status.faults),
         probes=_probes(status, spec, clock),
         traffic=tuple(loads.told(t, _named(spec.traffic, t.name), clock) for t in status.traffic),
+        budgets=budgets.budgets(status, spec, clock),
         failures=tuple(Failure(f.code, f.message, f.hint, f.node) for f in status.failures),
         discovery=spec.discovery.probe if spec.discovery else "",
         discovered=clock.maybe(status.discovered_at),

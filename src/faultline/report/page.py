@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from faultline.report import words
+from faultline.report import budgets, words
 from faultline.report.chart import Panel
 from faultline.report.story import FaultStory, ProbeStory, Story, between
 from faultline.report.words import Answer
@@ -93,6 +93,10 @@ def tiles(story: Story) -> list[Tile]:
     out.append(
         Tile("Changes undone", f"{len(settled)} of {len(made)}" if made else words.NONE, left, tone)
     )
+    for budget in story.budgets:
+        spent = words.amount(budget.spent, "ratio")
+        label = f"Budget {budget.name} spent"
+        out.append(Tile(label, spent, budgets.note(budget), budget.tone))
     if story.score is not None:
         tone = "good" if story.score >= 80 else "warn" if story.score >= 50 else "bad"
         reached = sum(s.took is not None and s.took <= s.limit for s in story.scores)

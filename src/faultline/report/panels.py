@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from faultline.report import gantt, words
+from faultline.report import budgets, gantt, words
 from faultline.report.chart import Frame, Panel, Tick, Wanted, panel
 from faultline.report.found import TRIALS
 from faultline.report.resources import curves_of, lines_of
@@ -98,6 +98,7 @@ def timeline(story: Story) -> Timeline:
     """Everything that is drawn, in the order in which it is read."""
     frame = Frame(max(story.length, 0.001))
     panels = [_probe(frame, i, probe) for i, probe in enumerate(story.probes)]
+    panels += [budgets.drawn(frame, i, budget) for i, budget in enumerate(story.budgets)]
     for index, traffic in enumerate(story.traffic):
         panels.extend(_traffic(frame, index, traffic))
     for index, target in enumerate(story.targets):

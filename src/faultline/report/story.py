@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from faultline.report.budgets import BudgetStory
 from faultline.report.found import SearchStory
 from faultline.report.gantt import Bar
 from faultline.report.nodes import NodeStory
@@ -252,6 +253,7 @@ class Story:
     faults: tuple[FaultStory, ...] = ()
     probes: tuple[ProbeStory, ...] = ()
     traffic: tuple[TrafficStory, ...] = ()
+    budgets: tuple[BudgetStory, ...] = ()
     failures: tuple[Failure, ...] = ()
     discovery: str = ""  # the probe that tells that the fault was noticed
     discovered: float | None = None
