@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -20,17 +20,22 @@ Document = dict[str, Any]
 
 def parts(resource: Resource, *, status: bool = True) -> tuple[Document, Document | None, Series]:
     """Spec, status without its series, and these; with `status` off the spec alone."""
+    spec: Document = getattr(resource, "spec").to_json()  # noqa: B009 (each kind has its own)
+    return spec, *(status_parts(resource) if status else (None, {}))
+
+
+def status_parts(resource: Resource) -> tuple[Document | None, Series]:
+    """Status without its series, and these."""
     from faultline.api.model import StatusModel
     from faultline.stores.series import split
 
-    spec: Document = getattr(resource, "spec").to_json()  # noqa: B009 (each kind has its own)
-    told: object = getattr(resource, "status", None) if status else None
+    told: object = getattr(resource, "status", None)
     if told is None:
-        return spec, None, {}
+        return None, {}
     if not isinstance(told, StatusModel):
         raise TypeError(f"the status of a {resource.kind} is a {type(told).__name__}")
     rest, series = split(told)
-    return spec, rest.to_json(), series
+    return rest.to_json(), series
 
 
 def text(data: Document) -> str:
@@ -41,7 +46,7 @@ def metadata(meta: Metadata) -> str:
     return json.dumps({"labels": meta.labels, "annotations": meta.annotations})
 
 
-def _envelope(row: Row) -> Document:
+def _envelope(row: Sequence[Any]) -> Document:
     _, name, uid, version, generation, created, meta, *_ = row
     return {
         "name": name,
@@ -93,15 +98,17 @@ def _nothing_collected() -> Generator[None]:
         gc.enable()
 
 
-def written(resource: R, row: Row, version: int, *, same_spec: bool) -> R:
-    """The document after a write of its status, without reading its series again."""
+def written(resource: R, row: Sequence[Any], version: int, spec: str | None = None) -> R:
+    """The document after a write, without reading its series again; `spec` if it has another one
+    than the writer's.
+    """
     from faultline.api.document import read
     from faultline.api.model import Metadata
 
     meta = read(Metadata, {**_envelope(row), "resourceVersion": version})
     changed: Document = {"metadata": meta}
-    if not same_spec:  # the writer had altered its copy; a status write does not change the spec
+    if spec is not None:
         kind = type(resource)
-        stored = {"kind": row[0], "metadata": meta.to_json(), "spec": json.loads(row[7])}
+        stored = {"kind": row[0], "metadata": meta.to_json(), "spec": json.loads(spec)}
         changed["spec"] = getattr(read(kind, stored), "spec")  # noqa: B009
     return resource.model_copy(update=changed)

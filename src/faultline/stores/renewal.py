@@ -7,6 +7,7 @@ import os
 import secrets
 import socket
 import threading
+from collections.abc import Callable
 
 from faultline.errors import Conflict, UnknownName
 from faultline.stores.model import Claimed, Filter, Lease, R, Store, StoreFailed, kind_name
@@ -33,6 +34,9 @@ class Renewal:
         self._lock = threading.Lock()
         self._ending = threading.Event()
         self._thread: threading.Thread | None = None
+        self._begun = False
+        self.begin: Callable[[], None] = self._in_a_thread
+        """How it is seen to that `renew` is called every third of the time that a lease lasts."""
 
     def take(self, kind: type[R], name: str) -> Claimed[R]:
         """Take one resource and keep it; raises Conflict if somebody else has it."""
@@ -52,11 +56,10 @@ class Renewal:
         taken = list(self.store.claim(kind, limit, self.holder, self.ttl, where))
         with self._lock:
             self._leases.update({(each.lease.kind, each.lease.name): each.lease for each in taken})
-            if taken and self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._renew, name="faultline leases", daemon=True
-                )
-                self._thread.start()
+            first = bool(taken) and not self._begun
+            self._begun = self._begun or first
+        if first:
+            self.begin()
         return taken
 
     def lease(self, kind: type[R], name: str) -> Lease | None:
@@ -72,30 +75,42 @@ class Renewal:
             self.store.release(lease)
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Let go of everything; what cannot be let go of ends by itself."""
         self._ending.set()
         if self._thread is not None:
             self._thread.join()
-        for lease in list(self._leases.values()):
-            self.store.release(lease)
+        held = list(self._leases.values())
         self._leases.clear()
-
-    def _renew(self) -> None:
-        while not self._ending.wait(self.ttl / 3):
-            with self._lock:
-                asked = dict(self._leases)
+        for lease in held:
             try:
-                kept = self.store.renew(list(asked.values()), self.ttl)
-            except StoreFailed as error:  # the leases run on; the next look may come in time
-                _log.warning("leases could not be renewed: %s", error)
-                continue
-            renewed = {(lease.kind, lease.name): lease for lease in kept}
-            with self._lock:
-                for key, lease in asked.items():
-                    if self._leases.get(key) != lease:  # let go, or taken anew meanwhile
-                        continue
-                    if key in renewed:
-                        self._leases[key] = renewed[key]
-                    else:
-                        del self._leases[key]
-                        _log.warning("%s %s was taken over by another engine", *key)
+                self.store.release(lease)
+            except StoreFailed as error:
+                _log.warning("%s %s could not be let go: %s", lease.kind, lease.name, error)
+
+    def renew(self) -> None:
+        """Renew once what is held; what somebody else has taken is held no more."""
+        with self._lock:
+            asked = dict(self._leases)
+        try:
+            kept = self.store.renew(list(asked.values()), self.ttl)
+        except StoreFailed as error:  # the leases run on; the next look may come in time
+            _log.warning("leases could not be renewed: %s", error)
+            return
+        renewed = {(lease.kind, lease.name): lease for lease in kept}
+        with self._lock:
+            for key, lease in asked.items():
+                if self._leases.get(key) != lease:  # let go, or taken anew meanwhile
+                    continue
+                if key in renewed:
+                    self._leases[key] = renewed[key]
+                else:
+                    del self._leases[key]
+                    _log.warning("%s %s was taken over by another engine", *key)
+
+    def _in_a_thread(self) -> None:
+        self._thread = threading.Thread(target=self._keep, name="faultline leases", daemon=True)
+        self._thread.start()
+
+    def _keep(self) -> None:
+        while not self._ending.wait(self.ttl / 3):
+            self.renew()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -37,7 +38,23 @@ KEPT_DELETIONS = 1000  # how many deletions a watcher may lag behind
 _REMEMBERED = 4096  # resources whose series this process can go on with without reading them
 _COLUMNS = "kind, name, uid, version, generation, created, metadata, spec, status"
 _ONE = "kind = ? AND name = ?"
+_WHOLE = f"SELECT {_COLUMNS} FROM resources WHERE {_ONE}"  # noqa: S608 (constants)
+_HEAD = (
+    "SELECT r.kind, r.name, r.uid, r.version, r.generation, r.created, r.metadata, s.written"
+    " FROM resources r JOIN summaries s ON s.kind = r.kind AND s.name = r.name"
+    " WHERE r.kind = ? AND r.name = ?"
+)
 _OF_RESOURCE = ("resources", "summaries", "labels", "series", "leases")
+
+
+@dataclass(slots=True)
+class _Known:
+    """What this process knows of a resource whose status it has written."""
+
+    version: int  # of the store, after that write
+    series: Written
+    spec: object = None  # the one that the store has,
+    generation: int = 0  # as long as it has this generation
 
 
 class SqlStore:
@@ -49,7 +66,7 @@ class SqlStore:
 
             where = SqliteDatabase(where)
         self._db: Database = where
-        self._written: dict[tuple[str, str], tuple[int, Written]] = {}
+        self._known: dict[tuple[str, str], _Known] = {}
         self._held: dict[str, int] = {}  # the fences of what was claimed here, by uid
 
     @property
@@ -161,7 +178,7 @@ class SqlStore:
             leasing.add(self._db, kind, name)
             if series:
                 Written().write(self._db, kind, name, series, anew=True)
-        return documents.written(resource, (*row, None), version, same_spec=True)
+        return documents.written(resource, row, version)
 
     def update(self, resource: R) -> R:
         spec, _, _ = documents.parts(resource, status=False)
@@ -185,14 +202,13 @@ class SqlStore:
         from faultline.stores.series import Written
 
         kind, name = resource.kind, resource.metadata.name
-        spec, status, series = documents.parts(resource)
-        before, writer = self._written.pop((kind, name), (0, Written()))
+        status, series = documents.status_parts(resource)
+        known = self._known.pop((kind, name), None) or _Known(0, Written())
         fence = self._held.get(resource.metadata.uid) if fence is None else fence
         with self._db.writing():
             if fence is not None:
                 leasing.check(self._db, kind, name, fence)
-            row = self._checked(resource)
-            ((written,),) = self._db.rows(f"SELECT written FROM summaries WHERE {_ONE}", kind, name)  # noqa: S608
+            *row, written = self._checked(resource, _HEAD)
             version = self._db.bump()
             if fence is not None:  # once more: here nobody can take it before this is written
                 leasing.check(self._db, kind, name, fence, self._db.row_lock)
@@ -202,12 +218,26 @@ class SqlStore:
             self._set("summaries", kind, name, {
                 "version": version, "written": version, **summaries.of_status(status),
             })  # fmt: skip
-            writer.write(self._db, kind, name, series, anew=written != before)
+            known.series.write(self._db, kind, name, series, anew=written != known.version)
+            spec = self._spec_text(resource, row, known)
+        done = documents.written(resource, row, version, spec)
         if not (status or {}).get("ended"):
-            while len(self._written) >= _REMEMBERED:
-                del self._written[next(iter(self._written))]
-            self._written[kind, name] = (version, writer)
-        return documents.written(resource, row, version, same_spec=documents.text(spec) == row[7])
+            while len(self._known) >= _REMEMBERED:
+                del self._known[next(iter(self._known))]
+            same: object = getattr(done, "spec")  # noqa: B009 (each kind has its own)
+            self._known[kind, name] = _Known(version, known.series, same, row[4])
+        return done
+
+    def _spec_text(self, resource: Resource, row: Sequence[Any], known: _Known) -> str | None:
+        """The spec of a resource, unless it is the one that the caller has: a writer may have
+        altered its copy, and a write of the status does not change it.
+        """
+        spec: object = getattr(resource, "spec")  # noqa: B009 (each kind has its own)
+        if known.spec is spec and known.generation == row[4]:
+            return None
+        ((text,),) = self._db.rows(f"SELECT spec FROM resources WHERE {_ONE}", *row[:2])  # noqa: S608
+        ours, _, _ = documents.parts(resource, status=False)
+        return None if documents.text(ours) == text else text
 
     def delete(self, kind: type[Resource] | str, name: str, version: int | None = None) -> None:
         named = kind_name(kind)
@@ -299,17 +329,14 @@ class SqlStore:
 
     # ------------------------------------------------------------------ inside
 
-    def _row(self, kind: str, name: str, lock: str = "") -> Row:
-        rows = self._db.rows(
-            f"SELECT {_COLUMNS} FROM resources WHERE {_ONE}{lock}",  # noqa: S608
-            kind, name,
-        )  # fmt: skip
+    def _row(self, kind: str, name: str, lock: str = "", query: str = _WHOLE) -> Row:
+        rows = self._db.rows(f"{query}{lock}", kind, name)
         if not rows:
             raise UnknownName(f"there is no {kind} {name!r}")
         return rows[0]
 
-    def _checked(self, resource: Resource) -> Row:
-        row = self._row(resource.kind, resource.metadata.name, self._db.row_lock)
+    def _checked(self, resource: Resource, query: str = _WHOLE) -> Row:
+        row = self._row(resource.kind, resource.metadata.name, self._db.row_lock, query)
         if row[3] != resource.metadata.resource_version or row[2] != resource.metadata.uid:
             raise _stale(row[0], row[1], resource.metadata.resource_version, row[3])
         return row
