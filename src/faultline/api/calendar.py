@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from faultline.api.model import Model, Resource
+from faultline.api.model import Model, Resource, Shorthand
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 MINUTES_OF_DAY = 24 * 60
@@ -160,16 +160,13 @@ class CalendarSpec(Model):
     """When something may start: outside of all of these nothing does. Empty: always."""
 
 
-class CalendarUse(CalendarSpec):
+class CalendarUse(CalendarSpec, Shorthand):
     """A calendar of a schedule: one of the store by its name, or its windows in place."""
+
+    shorthand = "name"
 
     name: str = ""
     """The name of a Calendar in the store. A text in place of the mapping means the same."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _named(cls, data: object) -> object:
-        return {"name": data} if isinstance(data, str) else data
 
     @model_validator(mode="after")
     def _either(self) -> CalendarUse:

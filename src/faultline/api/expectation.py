@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import model_validator
 
 from faultline import units
-from faultline.api.model import Model
+from faultline.api.model import Shorthand
 from faultline.errors import InvalidParameter, ObserveFailed
 
 Unit = Literal["", "s", "ratio", "B"]
@@ -43,10 +43,13 @@ class Verdict(NamedTuple):
     text: str
 
 
-class Expect(Model):
+class Expect(Shorthand):
     """What is expected of a probe's value: `interval` or `cel`, exactly one. Text alone is an
     interval.
     """
+
+    shorthand = "interval"
+    plain = ("string", "number")
 
     interval: str | None = None
     """Bounds, both included: `a,b`, `a,` (at least), `,b` (at most) or `a` (exactly). Times,
@@ -59,13 +62,6 @@ class Expect(Model):
     """Judge the interval not over the value but over its change since before the fault:
     `difference` in the unit of the value, `percent` in hundredths of the value before
     (`-10%,25%`)."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _text_is_an_interval(cls, data: Any) -> Any:
-        if isinstance(data, (int, float)) and not isinstance(data, bool):
-            return {"interval": repr(data)}
-        return {"interval": data} if isinstance(data, str) else data
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Expect:

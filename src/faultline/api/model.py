@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
 from pydantic.alias_generators import to_camel
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 API_VERSION = "faultline.dev/v1alpha1"
 
@@ -43,6 +45,38 @@ class Model(BaseModel):
     def to_json(self) -> dict[str, Any]:
         """The document as JSON data, camel case; reading it back gives an equal object."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+class Shorthand(Model):
+    """A mapping instead of which its most important field may stand alone."""
+
+    shorthand: ClassVar[str]
+    """That field; its value is written as a text."""
+    plain: ClassVar[tuple[str, ...]] = ("string",)
+    """What may stand alone, as types of JSON Schema."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _alone(cls, data: Any) -> Any:
+        if isinstance(data, str):
+            return {cls.shorthand: data}
+        if "number" in cls.plain and isinstance(data, (int, float)) and not isinstance(data, bool):
+            return {cls.shorthand: repr(data)}
+        return data
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """The mapping, or what may stand alone."""
+        made = handler.resolve_ref_schema(handler(core_schema))
+        mapping = dict(made)
+        made.clear()
+        made["anyOf"] = [mapping, *({"type": each} for each in cls.plain)]
+        for key in ("title", "description"):
+            if key in mapping:
+                made[key] = mapping.pop(key)
+        return made
 
 
 class StatusModel(Model):

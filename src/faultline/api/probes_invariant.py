@@ -68,7 +68,7 @@ def _part(index: int, given: Any) -> Any:
 
 Parts = Annotated[
     list[Annotated[PlainProbe, Field(discriminator="type")]],
-    BeforeValidator(_parts),
+    BeforeValidator(_parts, json_schema_input_type=Any),
     Field(min_length=1, max_length=20),
 ]
 """One probe or several, whose values are added up."""

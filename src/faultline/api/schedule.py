@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from faultline.api.calendar import CalendarUse, Zone, instant
-from faultline.api.model import Model, Resource, StatusModel
+from faultline.api.model import Model, Resource, Shorthand, StatusModel
 from faultline.api.quantities import Between, Duration
 
 LABEL = "schedule"
@@ -108,8 +108,10 @@ class When(Model):
         return [cron_line(line) for line in given]
 
 
-class ExperimentUse(Model):
+class ExperimentUse(Shorthand):
     """The experiment of a schedule: one of the store by its name, or its spec in place."""
+
+    shorthand = "name"
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", max_length=200)]
     """The name of an Experiment in the store; with `spec` what its runs are called after. A text in
@@ -118,11 +120,6 @@ class ExperimentUse(Model):
     """The experiment itself, in which `${name}` stands for a parameter."""
     folder: str = ""
     """Where the files that it names are sought; `apply` puts the folder of its own file here."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _named(cls, data: object) -> object:
-        return {"name": data} if isinstance(data, str) else data
 
 
 class HistoryLimits(Model):

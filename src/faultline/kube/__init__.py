@@ -1,0 +1,1 @@
+"""Kubernetes: custom resources made from the models."""
