@@ -70,6 +70,10 @@ class Carrying:
         """What came of actions; it counts from the next step on."""
         self._pending += results
 
+    def forget(self, action: Action) -> None:
+        """It was not begun after all: a step may want it again. Safe in threads."""
+        self._flying.discard(action.id)
+
     def nudge(self) -> None:
         """Read the run anew at the next step: something was written, or halted."""
         self._looked = None
@@ -100,7 +104,7 @@ class Carrying:
         for action in begun:
             self._flying.add(action.id)
             self._start(run, action)
-        self._flying &= {action.id for action in wanted}
+        self._flying.intersection_update([action.id for action in wanted])
         longest = now.boot_ns + (LONGEST if _grows(run) else self.patience)
         return longest if wake_ns is None else min(longest, wake_ns)
 

@@ -24,6 +24,9 @@ from faultline.stores.model import Store
 
 __all__ = ["Driver", "Listener"]
 
+Begin = Callable[[Action, Callable[[], Result | None], Callable[[Result | None], None]], None]
+"""Is given an action, what does it, and who is to be told what came of that; returns at once."""
+
 
 class Driver:
     """Carries out one run. `drive` returns when the run has ended."""
@@ -35,8 +38,8 @@ class Driver:
         self.tools = tools
         self.locks = locks
         self.carrying = Carrying(store, name, tools, self._start, listener)
-        self.begin: Callable[[str, Callable[[], None]], None] = _in_a_thread
-        """How what is named is set to work beside everything else."""
+        self.begin: Begin = _in_a_thread
+        """How an action is set to work beside everything else."""
         self._results: queue.SimpleQueue[Result | None] = queue.SimpleQueue()
         self.wake_ns = 0
         """When the next step is due if nothing happens before, by CLOCK_BOOTTIME."""
@@ -79,17 +82,30 @@ class Driver:
                 came.append(self._results.get_nowait())
         self.carrying.learn(result for result in came if result is not None)
 
+    @property
+    def called(self) -> bool:
+        """Whether something has happened that it would not rest for."""
+        return not self._results.empty()
+
     def _start(self, run: Run, action: Action) -> None:
-        """In a thread of its own: an action that hangs must not hold up an undo."""
+        """Beside everything else: an action that hangs must not hold up an undo."""
 
-        def work() -> None:
-            self._results.put(actions.carry_out(run, action, self.tools))
+        def work() -> Result | None:
+            if not self.carrying.sure():  # time may have passed since it was decided
+                self.carrying.forget(action)
+                return None
+            return actions.carry_out(run, action, self.tools)
 
-        self.begin(action.id, work)
+        self.begin(action, work, self._results.put)
 
 
-def _in_a_thread(name: str, work: Callable[[], None]) -> None:
-    threading.Thread(target=work, name=f"faultline {name}", daemon=True).start()
+def _in_a_thread(
+    action: Action, work: Callable[[], Result | None], tell: Callable[[Result | None], None]
+) -> None:
+    def act() -> None:
+        tell(work())
+
+    threading.Thread(target=act, name=f"faultline {action.id}", daemon=True).start()
 
 
 @contextmanager
