@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from faultline.changes.lock import held
 from faultline.changes.store import Store, run_folder_key
 
 QUIET = 60.0  # seconds that nobody has touched it
@@ -76,7 +77,7 @@ def _in_use(folder: Path, state: str) -> str:
         return "it holds notes about changes"
     if _newest(folder) > time.time() - QUIET:
         return "somebody was here a moment ago"
-    if _locked(folder):
+    if any(map(held, (*folder.glob("*.lock"), *folder.glob("locks/*")))):
         return "a keeper or an engine holds a lock in it"
     if pid := _process_of(state):
         return f"process {pid} runs from its store"
@@ -88,21 +89,6 @@ def _newest(folder: Path) -> float:
     for above, _, names in os.walk(folder):
         times += [os.lstat(os.path.join(above, name)).st_mtime for name in names]
     return max(times)
-
-
-def _locked(folder: Path) -> bool:
-    for path in (*folder.glob("*.lock"), *folder.glob("locks/*")):
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except OSError:
-            continue
-        try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(fd)
-    return False
 
 
 def _process_of(state: str) -> int:

@@ -19,6 +19,21 @@ STEAL = 1.5  # seconds a live but silent holder is waited for
 _FENCE = struct.Struct("<QQ")  # a number that grows, and a random one of whoever took it
 
 
+def held(path: Path) -> bool:
+    """Whether somebody alive holds the lock of this file; not, if it cannot be opened."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
 class FaultLock:
     """The lock of one fault. Its descriptor is opened before the fault."""
 

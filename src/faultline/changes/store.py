@@ -114,17 +114,9 @@ def kept(state: Path, namespace: int) -> bool:
 
     From inside of one namespace the processes of another cannot be seen.
     """
-    import fcntl
+    from faultline.changes.lock import held
 
-    for lock in _run_folder(state, namespace).glob("keeper.*.lock"):
-        fd = os.open(lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(fd)
-    return False
+    return any(map(held, _run_folder(state, namespace).glob("keeper.*.lock")))
 
 
 def run_folder_key(state: Path) -> str:

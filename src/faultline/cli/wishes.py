@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -19,6 +19,20 @@ if TYPE_CHECKING:
     from faultline.stores.model import Store
 
 _run = click.argument("name", metavar="RUN", shell_complete=run_names)
+
+
+def _answering(command: Callable[..., int]) -> Callable[..., int]:
+    """The arguments of an answer to a node that asks."""
+    for each in (
+        click.option("--text", default="", help="Why."),
+        click.option(
+            "--by", default="", metavar="WHO", help="Whose answer it is; you, by default."
+        ),
+        click.argument("node", required=False, default=""),
+        _run,
+    ):
+        command = each(command)
+    return command
 
 
 @contextmanager
@@ -61,20 +75,14 @@ def _of(store: Store, name: str) -> Run:
 
 
 @click.command()
-@_run
-@click.argument("node", required=False, default="")
-@click.option("--by", default="", metavar="WHO", help="Whose answer it is; you, by default.")
-@click.option("--text", default="", help="Why.")
+@_answering
 def approve(name: str, node: str, by: str, text: str) -> int:
     """Let RUN go on behind the NODE that asks; without NODE, behind the only one that does."""
     return _answer(name, node, "continue", text, by)
 
 
 @click.command()
-@_run
-@click.argument("node", required=False, default="")
-@click.option("--by", default="", metavar="WHO", help="Whose answer it is; you, by default.")
-@click.option("--text", default="", help="Why.")
+@_answering
 def refuse(name: str, node: str, by: str, text: str) -> int:
     """Refuse what the NODE of RUN asks for: it is undone and ends, not measured."""
     return _answer(name, node, "refuse", text, by)
