@@ -110,9 +110,9 @@ class SearchSpec(Model):
     up."""
     margin: Annotated[Percent, Between("0%", "90%")] = text("10%")
     """How far below the value that is borne the regression experiment is pinned."""
-    seed: int = 0
+    seed: int | None = None
     """Decides between trials that promise as much: the same seed and the same outcomes make the
-    same search."""
+    same search. Without it, it is drawn from the seed of the run."""
 
     @field_validator("low", "high")
     @classmethod

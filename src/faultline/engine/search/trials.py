@@ -72,7 +72,7 @@ def settings_of(spec: SearchSpec) -> Settings:
         broken_seconds=math.inf if budget.time is None else budget.time.seconds,
         hold=spec.hold.seconds,
         waits=spec.warmup.seconds + spec.cooldown.seconds,
-        seed=spec.seed,
+        seed=spec.seed or 0,
     )
 
 
