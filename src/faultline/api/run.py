@@ -11,6 +11,8 @@ from faultline.api.budget import BudgetStatus
 from faultline.api.experiment import ExperimentSpec, FaultSpec
 from faultline.api.graph_status import Approval, NodeStatus, Pause
 from faultline.api.model import Model, Resource, StatusModel
+from faultline.api.repeat import FoundTarget, Repeat
+from faultline.api.run_parts import ActionStatus, ChangeStatus, Environment, Failure, Point
 from faultline.api.signals import Signal
 from faultline.api.timepoints import TimePoints
 from faultline.api.traffic import TrafficStatus
@@ -74,52 +76,12 @@ LaxVerdict = Annotated[Verdict, Field(strict=False)]
 LaxStage = Annotated[Stage, Field(strict=False)]
 
 
-class Point(StatusModel):
-    """Something that happened, and when."""
-
-    entry: ClassVar[bool] = True
-
-    at: float
-    """Seconds since 1970; for people, may jump when the clock is set."""
-    boot_ns: int
-    """CLOCK_BOOTTIME in nanoseconds; for differences."""
-    event: str
-    """What, in one or two words: `injected`, `effective`, `guard`, `recovered`."""
-    node: str = ""
-    """Of which node."""
-    text: str = ""
-    """The same for people."""
-
-
 class PhaseStatus(StatusModel):
     """One phase that began."""
 
     phase: LaxPhase
     started: float
     ended: float | None = None
-
-
-class ChangeStatus(StatusModel):
-    """One change of a fault: what was made and how its undo ended."""
-
-    describe: str
-    """What was changed, for people."""
-    undo: str = ""
-    """The commands that would undo it by hand."""
-    state: str = ""
-    """`planned`, `applying`, `applied` or `undone`."""
-    outcome: str = ""
-    """How its undo ended."""
-
-
-class Failure(StatusModel):
-    """An error of ours, as data."""
-
-    code: str
-    message: str
-    hint: str = ""
-    exit_code: int = 1
-    node: str = ""
 
 
 class FaultStatus(StatusModel):
@@ -164,6 +126,8 @@ class FaultStatus(StatusModel):
     """Why it could not be injected; its node says what that means for the run."""
     impact_at: float | None = None
     """When its impact probe first held."""
+    target: FoundTarget | None = None
+    """On what it acts; None if it was never injected."""
 
 
 class Sample(StatusModel):
@@ -226,35 +190,6 @@ class ProbeStatus(StatusModel):
     place in a log."""
     asked_ns: int | None = None
     """When the one in flight was asked for, CLOCK_BOOTTIME."""
-
-
-class ActionStatus(StatusModel):
-    """One action of the engine: written before it is carried out, closed with its result."""
-
-    id: str
-    kind: str
-    node: str = ""
-    started_ns: int
-    ended_ns: int | None = None
-    error: str = ""
-
-
-class Environment(StatusModel):
-    """Where the run took place."""
-
-    hostname: str = ""
-    kernel: str = ""
-    distribution: str = ""
-    python: str = ""
-    faultline: str = ""
-    cpu: str = ""
-    cores: int = 0
-    memory: int = 0
-    """Bytes."""
-    cgroup: str = ""
-    """Cgroup mode: `v1`, `v2` or `hybrid`."""
-    boot_id: str = ""
-    user: str = ""
 
 
 class RunStatus(StatusModel):
@@ -356,6 +291,11 @@ class RunSpec(Model):
     """The node with which this run begins."""
     reused: list[NodeStatus] = Field(default_factory=list[NodeStatus])
     """The results that are taken over."""
+    seed: Annotated[int, Field(ge=0, lt=2**53)] | None = None
+    """The number that all its choices are drawn from; set when it is made. None in runs of versions
+    that had none."""
+    repeat: Repeat | None = None
+    """What a replay takes over from an earlier run."""
 
 
 class Run(Resource):
