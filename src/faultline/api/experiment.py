@@ -12,13 +12,13 @@ from faultline.api.model import Model, NodeName, Resource
 from faultline.api.notify import NotifySpec
 from faultline.api.probe import ProbeSpec
 from faultline.api.quantities import Between, Duration, text
-from faultline.api.targets import FaultSpec, TargetSpec
+from faultline.api.targets import AimedFaultSpec, FaultSpec, TargetSpec
 from faultline.api.timepoints import Judgement, Moment, Score
 from faultline.api.traffic import TrafficSpec
 from faultline.api.watching import LogSpec
 
 
-class FaultNode(FaultSpec):
+class FaultNode(AimedFaultSpec):
     """A fault of an experiment."""
 
     name: NodeName

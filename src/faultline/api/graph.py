@@ -17,7 +17,7 @@ from faultline.api.model import Model, NodeName
 from faultline.api.quantities import Between, Duration, text
 from faultline.api.search import SearchSpec
 from faultline.api.secret import SecretRef
-from faultline.api.targets import FaultSpec
+from faultline.api.targets import AimedFaultSpec, FaultSpec
 from faultline.errors import InvalidParameter
 
 Url = Annotated[str, Field(pattern=r"^https?://[^\s]+$")]
@@ -58,7 +58,7 @@ class NodeBase(Model):
     """Whether the run goes on when it fails. Its own verdict stays what it is."""
 
 
-class FaultStep(NodeBase, FaultSpec):
+class FaultStep(NodeBase, AimedFaultSpec):
     """A fault; it ends when the fault is proven to be gone."""
 
     type: Literal["fault"]

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from faultline.api.model import Model
 from faultline.api.quantities import Duration
+from faultline.api.selector import Chosen
 
 
 class FoundTarget(Model):
@@ -53,6 +54,8 @@ class Repeat(Model):
     targets: dict[str, FoundTarget] = Field(default_factory=dict[str, FoundTarget])
     """On what each fault acts, by its name or that of its node; the others find their targets
     anew."""
+    choices: dict[str, list[Chosen]] = Field(default_factory=dict[str, list[Chosen]])
+    """What the selector of each fault chose, by the fault's name: it is not asked again."""
     timings: dict[str, Timing] = Field(default_factory=dict[str, Timing])
     """When each fault and node begins, and how long it lasts; the others do as is asked."""
     children: dict[str, Repeat] = Field(default_factory=dict[str, "Repeat"])

@@ -13,6 +13,7 @@ from faultline.api.graph_status import Approval, NodeStatus, Pause
 from faultline.api.model import Model, Resource, StatusModel
 from faultline.api.repeat import FoundTarget, Repeat
 from faultline.api.run_parts import ActionStatus, ChangeStatus, Environment, Failure, Point
+from faultline.api.selector import Choice, Chosen
 from faultline.api.signals import Signal
 from faultline.api.timepoints import TimePoints
 from faultline.api.traffic import TrafficStatus
@@ -126,6 +127,10 @@ class FaultStatus(StatusModel):
     """Why it could not be injected; its node says what that means for the run."""
     impact_at: float | None = None
     """When its impact probe first held."""
+    aim: Chosen | None = None
+    """The one of the targets of its selector that it is for; None without a selector."""
+    of: str = ""
+    """The fault of the document that it is a part of, where a selector found its target."""
     target: FoundTarget | None = None
     """On what it acts; None if it was never injected."""
 
@@ -215,6 +220,8 @@ class RunStatus(StatusModel):
     faults: list[FaultStatus] = Field(default_factory=list[FaultStatus])
     probes: list[ProbeStatus] = Field(default_factory=list[ProbeStatus])
     traffic: list[TrafficStatus] = Field(default_factory=list[TrafficStatus])
+    choices: list[Choice] = Field(default_factory=list[Choice])
+    """What the selectors of its faults found."""
     budgets: list[BudgetStatus] = Field(default_factory=list[BudgetStatus])
     """What was spent of its error budgets."""
     targets: list[TargetStatus] = Field(default_factory=list[TargetStatus])

@@ -8,29 +8,10 @@ from pydantic import Field, model_validator
 
 from faultline.api.model import Model
 from faultline.api.quantities import Between, Duration, text
+from faultline.api.selector import Selector
+from faultline.api.target import TargetSpec
 
-
-class TargetSpec(Model):
-    """Where a fault acts; at most one of these. Nothing means the host."""
-
-    container: str = ""
-    """A container of this host: its id, an unambiguous beginning of it, its name, or KEY=VALUE of a
-    label."""
-    pod: Annotated[str, Field(pattern=r"^$|^[^/ ]+/[^/ ]+(/[^/ ]+)?$")] = ""
-    """A pod of this node: NAMESPACE/NAME, or NAMESPACE/NAME/CONTAINER."""
-    pid: Annotated[int, Field(ge=0, le=2**22)] = 0
-    """A process with its descendants."""
-    process: str = ""
-    """The same by a regular expression that is found in the command line of exactly one."""
-    cgroup: str = ""
-    """A control group, as in /proc/PID/cgroup or as a folder below /sys/fs/cgroup."""
-
-    @model_validator(mode="after")
-    def _one(self) -> TargetSpec:
-        named = [name for name in type(self).model_fields if getattr(self, name)]
-        if len(named) > 1:
-            raise ValueError(f"expected at most one of {', '.join(named)}")
-        return self
+__all__ = ["AimedFaultSpec", "FaultSpec", "TargetSpec"]
 
 
 class FaultSpec(Model):
@@ -46,3 +27,17 @@ class FaultSpec(Model):
     """Guards that are overridden, by name."""
     target: TargetSpec = Field(default_factory=TargetSpec)
     """Where it acts: without it, on this host."""
+
+
+class AimedFaultSpec(FaultSpec):
+    """One fault for a duration, on one target or on several that a selector finds."""
+
+    selector: Selector | None = None
+    """Instead of a target: which of a set it acts on, each with a proof of its own. Resolved when
+    the run begins."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> AimedFaultSpec:
+        if self.selector is not None and self.target != TargetSpec():
+            raise ValueError("expected at most one of target and selector")
+        return self

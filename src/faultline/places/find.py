@@ -28,9 +28,11 @@ class Target:
     pid: int = 0
     process: str = ""  # a regular expression that is found in exactly one process's command line
     cgroup: str = ""  # a path as in /proc/PID/cgroup, or below /sys/fs/cgroup
+    start: int = 0  # of that pid, in clock ticks since boot; 0: whoever has it now
 
     def __post_init__(self) -> None:
-        named = [each.name for each in fields(self) if getattr(self, each.name)]
+        kinds = (each.name for each in fields(self) if each.name != "start")
+        named = [name for name in kinds if getattr(self, name)]
         if len(named) > 1:
             raise InvalidParameter(named[1], getattr(self, named[1]), f"nothing beside {named[0]}")
 
@@ -47,7 +49,7 @@ def find(target: Target) -> Place:
     if target.cgroup:
         return _of_group(target.cgroup)
     if target.pid:
-        return _of_pid(target.pid)
+        return _of_pid(target.pid, target.start)
     if target.process:
         return _of_pattern(target.process)
     return host()
@@ -64,16 +66,19 @@ def _of_container(kind: str, found: containers.Container) -> Place:
     )
 
 
-def _of_pid(pid: int) -> Place:
+def _of_pid(pid: int, start: int = 0) -> Place:
     try:
         process = procfs.process(pid)
     except ProcessLookupError as error:
         raise TargetGone(f"there is no process {pid}") from error
+    if start not in (0, process.id.start):
+        raise TargetGone(f"the process {pid} is another one than before ({process.name})")
     return _of_process(process)
 
 
 def _of_process(process: Process) -> Place:
-    return of_process(PROCESS, process.id, f"process {process.pid} ({process.name})")
+    words = f"process {process.pid} ({process.name})"
+    return of_process(PROCESS, process.id, words, command=" ".join(process.cmdline))
 
 
 def _of_pattern(pattern: str) -> Place:
