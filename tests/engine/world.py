@@ -91,6 +91,8 @@ class World:
     sent: list[TrafficSecond] = field(default_factory=list[TrafficSecond])
     done: dict[str, list[Done]] = field(default_factory=dict[str, list[Done]])
     did: list[str] = field(default_factory=list[str])
+    seeds: dict[str, int | None] = field(default_factory=dict[str, int | None])
+    orders: list[FaultOrder] = field(default_factory=list[FaultOrder])
 
     def now(self) -> Now:
         return Now(1e9 + self.before + self.ns / SECOND + self.skew, self.ns, f"boot-{self.boot}")
@@ -149,6 +151,7 @@ class WorldInjector:
 
     def inject(self, order: FaultOrder) -> Record:
         world = self.world
+        world.orders.append(order)
         if world.chance(world.odds.refuse):
             raise Refused("a guard said no")
         record = Record(
@@ -233,8 +236,9 @@ class WorldTraffic:
     def __init__(self, world: World) -> None:
         self.world = world
 
-    def start(self, spec: TrafficSpec) -> None:
+    def start(self, spec: TrafficSpec, seed: int | None = None) -> None:
         self.world.running.add(spec.name)
+        self.world.seeds[spec.name] = seed
 
     def seconds(self, name: str, after: float) -> list[TrafficSecond]:
         at = float(int(self.world.now().at))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from faultline.traffic.chance import Chance
 from faultline.traffic.feed import Feeder, heading
 from faultline.traffic.template import Data, Template, Values
 
@@ -71,3 +72,25 @@ def test_unique_rows_end_and_random_ones_do_not() -> None:
     drawn = Feeder({"file": "", "rows": rows, "order": "random"})
     found = [drawn.row(number) for number in range(200)]
     assert {row and row["n"] for row in found} == {0, 1, 2}
+
+
+def test_what_is_drawn_follows_from_seed_and_turn_alone() -> None:
+    feed = {"file": "", "rows": [{"n": n} for n in range(50)], "order": "random"}
+    there, back = Feeder(feed, 7), Feeder(feed, 7)
+    numbers = list(range(400))
+    found = [there.row(number) for number in numbers]
+    assert found == [back.row(number) for number in reversed(numbers)][::-1]
+    assert found != [Feeder(feed, 8).row(number) for number in numbers]
+
+    def value(seed: int, number: int) -> object:
+        return Values({}, number, 0, Chance(seed, number))["random"]
+
+    assert [value(7, n) for n in range(20)] == [value(7, n) for n in range(20)]
+    assert len({value(seed, n) for seed in range(20) for n in range(20)}) == 400
+
+
+def test_draws_are_spread_evenly() -> None:
+    counts = [0] * 10
+    for number in range(20_000):
+        counts[Chance(3, number).below(10)] += 1
+    assert sum((count - 2000) ** 2 / 2000 for count in counts) < 34, "chi square, p = 0.0001"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
@@ -105,3 +106,12 @@ class Pause(StatusModel):
     """Seconds since 1970."""
     why: str = ""
     until: float | None = None
+    """When it went on; None while it lasts, or where the run ended paused."""
+
+
+def paused(pauses: Sequence[Pause], start: float, end: float) -> float:
+    """For how many seconds between two instants nothing new began."""
+    return sum(
+        max(0.0, (end if each.until is None else min(each.until, end)) - max(each.at, start))
+        for each in pauses
+    )

@@ -33,6 +33,7 @@ class Asked:
     summary: Path | None
     form: str
     creator: str
+    seed: int | None = None
 
 
 def carry_out(
@@ -51,7 +52,7 @@ def carry_out(
         raise InvalidParameter("--summary", summary, f"a file that ends in {', '.join(_ENDINGS)}")
     made = batch.Batch(open_runs, file, values, batch.rows_of(asked.each), asked.at_once)
     teller = _teller(asked.at_once) if form == "table" else None
-    outcomes = made.drive(teller, asked.creator)
+    outcomes = made.drive(teller, asked.creator, asked.seed)
     for outcome in outcomes:
         if outcome.run is not None and report is not None:
             report(outcome.run)

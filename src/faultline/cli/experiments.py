@@ -44,6 +44,9 @@ def _values(pairs: tuple[str, ...]) -> dict[str, Any]:
     "--report", "file_out", type=click.Path(path_type=Path), help="Write the HTML report here."
 )
 @click.option("--no-report", is_flag=True, help="Write no report.")
+@click.option("--seed", type=click.IntRange(0, 2**53 - 1), metavar="NUMBER",
+              help="What the run chooses at random is drawn from this. Without it, from a number "
+              "that is drawn now and kept with the run.")  # fmt: skip
 @click.option("--for-each", "each", metavar="NAME=A,B|ROWS",
               help="Run it once for each value of a parameter, or for each row of a .csv or .yaml "
               "file with several, and print one table.")  # fmt: skip
@@ -58,6 +61,7 @@ def run(
     resumed: str | None,
     file_out: Path | None,
     no_report: bool,
+    seed: int | None,
     form: str,
     **several: Any,
 ) -> int:
@@ -67,6 +71,8 @@ def run(
     """
     if bool(file) == bool(resumed):
         raise UsageError("name one: an experiment's FILE, or --resume")
+    if resumed and seed is not None:
+        raise UsageError("a run that is resumed has its seed already")
     if several["each"] and file and not file_out:
         from faultline.cli import batch
         from faultline.engine.runs import Runs
@@ -74,7 +80,7 @@ def run(
         several_runs = partial(
             Runs, state_folder(), store=store_place()
         )  # in threads that know of no command line
-        asked = batch.Asked(**several, form=form, creator=_user())
+        asked = batch.Asked(**several, form=form, creator=_user(), seed=seed)
         report = None if no_report else partial(_write_report, target=None)
         return batch.carry_out(several_runs, file, _values(pairs), asked, report)
     if several != {"each": None, "at_once": 1, "summary": None}:
@@ -83,7 +89,7 @@ def run(
             hint="each run has a report of its own, and --summary writes the table of all",
         )
     if file:
-        return carry_out(file, _values(pairs), file_out, form, no_report=no_report)
+        return carry_out(file, _values(pairs), file_out, form, no_report=no_report, seed=seed)
     with opened() as kept:
         return drive(kept, _unfinished(kept, str(resumed)), file_out, form, no_report=no_report)
 
@@ -95,12 +101,13 @@ def carry_out(
     form: str = "table",
     *,
     no_report: bool = False,
+    seed: int | None = None,
 ) -> int:
     """Carry out the experiment in a file; the exit status is its verdict's."""
     from faultline.engine import runs as engine
 
     with opened() as kept:
-        made = kept.create(engine.load(file, values), values, _user(), file.parent)
+        made = kept.create(engine.load(file, values), values, _user(), file.parent, seed)
         return drive(kept, made.metadata.name, target, form, no_report=no_report)
 
 

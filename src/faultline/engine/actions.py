@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 from faultline.api.experiment import FaultNode
+from faultline.api.repeat import FoundTarget
 from faultline.api.run import ChangeStatus, Failure, Run
 from faultline.changes.model import Record, State, StepState
-from faultline.engine import budgets, notifying, probing, watching
+from faultline.engine import budgets, notifying, probing, seeds, watching
 from faultline.engine.asked import fault_of, first_faults
 from faultline.engine.model import (
     MARGIN,
@@ -70,7 +72,18 @@ def order_for(run: Run, node: FaultNode) -> FaultOrder:
         allow=frozenset(node.allow),
         creator=run.spec.creator or f"run {run.metadata.name}",
         target=node.target.model_dump(),
+        found=found_before(run, node.name),
+        seed=seeds.derived(run.spec.seed, "fault", node.name),
     )
+
+
+def found_before(run: Run, fault: str) -> dict[str, Any]:
+    """On what this fault acted in the run that is repeated; empty if that does not matter."""
+    if run.spec.repeat is None:
+        return {}
+    begun = next((each.node for each in run.status.faults if each.name == fault), "")
+    found = run.spec.repeat.targets.get(begun or fault)
+    return found.model_dump() if found is not None else {}
 
 
 def _perform(run: Run, action: Action, tools: Tools) -> Answer:
@@ -108,7 +121,8 @@ def _traffic(run: Run, action: Action, tools: Tools) -> Answer:
     if action.do is Do.STOP_TRAFFIC:
         return tools.traffic.stop(action.node)
     loads = run.spec.resolved.traffic
-    tools.traffic.start(next(one for one in loads if one.name == action.node))
+    spec = next(one for one in loads if one.name == action.node)
+    tools.traffic.start(spec, seeds.derived(run.spec.seed, "traffic", spec.name))
     return None
 
 
@@ -162,13 +176,27 @@ def _inject(order: FaultOrder, injector: Injecting) -> Injected:
     known = injector.find(order.uid)
     if known is None:
         record = injector.inject(order)
-        return Injected(record.deadline, changes_of(record, injector), record.state is State.ENDED)
+        ended = record.state is State.ENDED
+        return Injected(
+            record.deadline, changes_of(record, injector), ended, target=_acted_on(record)
+        )
     if known.state in (State.ACTIVE, State.ENDED):
         ended = known.state is State.ENDED
-        return Injected(known.deadline, changes_of(known, injector), ended, adopted=True)
+        return Injected(
+            known.deadline, changes_of(known, injector), ended, adopted=True,
+            target=_acted_on(known),
+        )  # fmt: skip
     injector.recover(order.uid)
     raise ApplyFailed(
         f"{order.uid} was being injected when its engine died (it was {known.state})",
+def _acted_on(record: Record) -> FoundTarget | None:
+    place = record.place
+    if not place:
+        return None
+    fields = {name: place[name] for name in FoundTarget.model_fields if name in place}
+    return FoundTarget.model_validate({**fields, "words": place["name"]})
+
+
         hint="what had been made is undone",
     )
 

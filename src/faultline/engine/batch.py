@@ -113,23 +113,28 @@ class Batch:
         for driver in list(self._driving):
             driver.stop(why)
 
-    def drive(self, teller: Teller | None = None, creator: str = "") -> list[Outcome]:
-        """Carry them out; the outcomes in the order of the rows."""
+    def drive(
+        self, teller: Teller | None = None, creator: str = "", seed: int | None = None
+    ) -> list[Outcome]:
+        """Carry them out, all with the same seed if one is given; the outcomes in the order of the
+        rows.
+        """
         with stopping(self.stop), ThreadPoolExecutor(self._at_once, "faultline row") as pool:
             futures: list[Future[Outcome]] = [
-                pool.submit(self._one, row, experiment, teller, creator)
+                pool.submit(self._one, row, experiment, teller, (creator, seed))
                 for row, experiment in self._todo
             ]
             return [future.result() for future in futures]
 
     def _one(
-        self, row: Row, experiment: Experiment, teller: Teller | None, creator: str
+        self, row: Row, experiment: Experiment, teller: Teller | None, by: tuple[str, int | None]
     ) -> Outcome:
         if self._stopped:
             return Outcome(row)
         with self._open() as kept:
             try:
-                made = kept.create(experiment, {**self._values, **row}, creator)
+                creator, seed = by
+                made = kept.create(experiment, {**self._values, **row}, creator, seed=seed)
                 driver = kept.driver(made.metadata.name, _listener(row, teller))
                 with self._lock:
                     self._driving.add(driver)

@@ -12,6 +12,7 @@ from faultline.api.graph import CommandTask, ExperimentStep, HttpTask, NodeBase,
 from faultline.api.model import Metadata
 from faultline.api.probe import CommandProbe, HttpProbe
 from faultline.api.run import Phase, Run, RunSpec
+from faultline.engine import seeds
 from faultline.engine.model import Done
 from faultline.errors import Bug, FaultlineError
 from faultline.units import Duration
@@ -82,6 +83,8 @@ class HostDoer:
             parameters=wanted.parameters,
             children=wanted.children,
             creator=run.spec.creator or f"run {run.metadata.name}",
+            seed=seeds.derived(run.spec.seed, "run", node, number),
+            repeat=run.spec.repeat.children.get(node) if run.spec.repeat else None,
         )
         with self._open() as kept:
             child = kept.adopt(Run(metadata=Metadata(name=name, labels=labels), spec=made))

@@ -244,6 +244,7 @@ def injected(draft: Draft, node: FaultNode, fault: FaultStatus, result: Result) 
         draft.point("ended", "it had ended while no engine was running", fault.name)
     elif answer.adopted:
         fault.ends_ns = min(fault.ends_ns, answer.deadline_ns - MARGIN)
+    fault.target = answer.target or fault.target
         draft.point("adopted", "it is in effect since before the engine died", fault.name)
     else:
         draft.point(

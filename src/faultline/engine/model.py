@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any, Literal
 
 from faultline.api.probe import Measurement
+from faultline.api.repeat import FoundTarget
 from faultline.api.run import ChangeStatus, Environment, Failure, RunStatus
 from faultline.api.traffic import TrafficFigures, TrafficSecond
 from faultline.api.watching import LogStatus, TargetSecond, TargetStatus
@@ -80,6 +81,7 @@ class Injected:
     adopted: bool = False  # it had been injected by an engine that died
 
 
+    target: FoundTarget | None = None  # on what it acts
 @dataclass(frozen=True, slots=True)
 class Recovered:
     """A fault is undone as far as that is possible."""

@@ -33,6 +33,8 @@ class FaultOrder:
     creator: str = ""
     target: dict[str, Any] = field(default_factory=dict[str, Any])  # as in the document
 
+    found: dict[str, Any] = field(default_factory=dict[str, Any])  # what it was in the run before
+    seed: int | None = None  # what its choices are drawn from
 
 class Injecting(Protocol):
     """Injects, measures and undoes faults on this host. One instance is used by one thread."""
@@ -79,7 +81,9 @@ class Prober(Protocol):
 class Generator(Protocol):
     """The traffic of one run. Reading is from memory and returns at once."""
 
-    def start(self, spec: TrafficSpec) -> None: ...
+    def start(self, spec: TrafficSpec, seed: int | None = None) -> None:
+        """Start it; what it chooses at random is drawn from `seed`."""
+        ...
 
     def seconds(self, name: str, after: float) -> list[TrafficSecond]:
         """The complete seconds that began later than `after` (seconds since 1970), oldest first."""

@@ -17,6 +17,7 @@ from faultline.api.model import Metadata
 from faultline.api.run import Phase, Run, RunSpec, Verdict
 from faultline.changes import halt
 from faultline.changes.store import open_store
+from faultline.engine import seeds
 from faultline.engine.children import Finder
 from faultline.engine.doing import HostDoer
 from faultline.engine.driver import Driver, Listener
@@ -116,14 +117,18 @@ class Runs:
         values: dict[str, Any] | None = None,
         creator: str = "",
         base: Path | None = None,
+        seed: int | None = None,
     ) -> Run:
         """Write down a new run of an experiment; raises InvalidDocument if it cannot be right,
         Halted while everything is.
 
-        The files of experiments that its nodes carry out are sought relative to `base`.
+        The files of experiments that its nodes carry out are sought relative to `base`. What the
+        run chooses at random is drawn from `seed`; without it from one that is drawn now.
         """
         self.check_halt()
-        return create(self.store, experiment, values, creator=creator, check=self._check, base=base)
+        return create(
+            self.store, experiment, values, creator=creator, check=self._check, base=base, seed=seed
+        )
 
     def adopt(self, run: Run) -> Run:
         """Write a run down, unless there is one of this name: then that one."""
@@ -229,6 +234,7 @@ def create(  # noqa: PLR0913 (each is what a caller may know of a run)
 
     With a `name` that is taken it raises Exists; without one a new one is found.
     """
+    seed: int | None = None,
     called = experiment.metadata.name
     finder = Finder(store, check or _host_check(), load)
     spec = RunSpec(
@@ -242,6 +248,7 @@ def create(  # noqa: PLR0913 (each is what a caller may know of a run)
     while True:
         meta = Metadata(name=name or f"{called[:200]}-{secrets.token_hex(3)}", labels=marks)
         try:
+        seed=seeds.new() if seed is None else seed,
             return store.create(Run(metadata=meta, spec=spec))
         except Exists:
             if name:

@@ -12,7 +12,7 @@ from faultline.api.graph_status import Answer, NodeStatus
 from faultline.api.probe import ProbeBase
 from faultline.api.run import FaultStatus, Sample, Stage
 from faultline.api.search import SearchResult, SearchState
-from faultline.engine import lifecycle
+from faultline.engine import lifecycle, seeds
 from faultline.engine.draft import Draft
 from faultline.engine.node_ends import cancelled, end, end_aborted, end_failed
 from faultline.engine.search import trials
@@ -28,8 +28,12 @@ _VERDICTS: dict[str, Answer | None] = {
 }
 
 
-def begin(_draft: Draft, step: SearchStep, node: NodeStatus) -> None:
-    node.search = trials.begin(step.search)
+def begin(draft: Draft, step: SearchStep, node: NodeStatus) -> None:
+    spec = step.search
+    if spec.seed is None:
+        drawn = seeds.derived(draft.run.spec.seed, "search", node.name)
+        spec = spec.model_copy(update={"seed": drawn})
+    node.search = trials.begin(spec)
 
 
 def run(draft: Draft, step: SearchStep, node: NodeStatus) -> None:

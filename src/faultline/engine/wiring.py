@@ -18,9 +18,11 @@ import faultline
 from faultline.api.admission import PLUGIN_PROBE
 from faultline.api.document import Problem, problems_of
 from faultline.api.probe import PluginProbe
-from faultline.api.run import Environment
+from faultline.api.run import Environment, Run
 from faultline.changes.kind import kinds
 from faultline.changes.model import Record
+from faultline.engine.actions import found_before
+from faultline.engine.asked import first_faults
 from faultline.engine.ports import FaultOrder, Injecting, Tools
 from faultline.engine.signals import Heard
 from faultline.errors import UnknownName
@@ -31,6 +33,7 @@ from faultline.injection.reading import Reading
 from faultline.kernel import cgroup, clock
 from faultline.places.find import Target
 
+from faultline.places.again import again
 _ENGINES = ("aiohttp", "hdrhistogram", "cel-python", "pydantic")
 
 
@@ -73,12 +76,25 @@ def _order(order: FaultOrder) -> Order:
         uid=order.uid,
         allow=order.allow,
         creator=order.creator,
-        target=Target(**order.target),
+        target=_target(order),
+        seed=order.seed,
     )
 
 
 def host_tools(state: Path | None = None) -> Tools:
     """Everything that a run needs here; `state` is the state folder, by default the usual one."""
+def _target(order: FaultOrder) -> Target:
+    named = Target(**order.target)
+    return again(named, order.found) if order.found else named
+
+
+def check_targets(run: Run) -> None:
+    """Whether what the faults of a replay acted on is still there; raises TargetGone, Refused."""
+    for node in first_faults(run):
+        if found := found_before(run, node.name):
+            again(Target(**node.target.model_dump()), found)
+
+
     from faultline.probes.prober import Probers
     from faultline.traffic.run import Traffics
     from faultline.watching.run import Watched

@@ -8,7 +8,7 @@ loads no eBPF.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -16,7 +16,7 @@ from faultline.changes.classifier import action_to
 from faultline.changes.hop import LONGEST_DRAIN, shape_to
 from faultline.changes.model import Change
 from faultline.errors import InvalidParameter, Unsupported
-from faultline.injection import guards
+from faultline.injection import chance, guards
 from faultline.injection.packets import Aim, exempt, follow
 from faultline.kernel import features, userns
 from faultline.kernel.match import Action, ActionKind
@@ -165,6 +165,8 @@ def held(aim: Aim, form: Form, engine: str, index: int) -> list[Change]:
         drain = min(form.longest + 0.05, LONGEST_DRAIN)
         hop = Change("hop", {**spec, "shape": shape_to(shape), "tap_step": None, "drain": drain})
         return [hop, *follow(aim, index)]
+    if isinstance(shape, Netem):
+        shape = replace(shape, seed=chance.seed(f"{aim.device.name} {aim.direction}"))
     if engine == "netem":
         raise missing("netem")
     if engine == "ebpf":
@@ -255,6 +257,7 @@ def _by_worker(aim: Aim, form: Form, have: frozenset[str], index: int) -> list[C
         order["inject"] = "tap"
         order["match"] = None
         order["heartbeat"] = {**filtered, "uid": "@uid", "step": str(index + 1)}
+    order["seed"] = chance.seed(f"{aim.device.name} {aim.direction}")
     else:
         order |= {"inject": "packet-socket", "match": _in_worker(aim), "heartbeat": None}
     grace = min(form.longest, LONGEST_DRAIN) + 1.0

@@ -32,7 +32,7 @@ from faultline.errors import (
     TargetGone,
     Unsupported,
 )
-from faultline.injection import guards, registry
+from faultline.injection import chance, guards, registry
 from faultline.injection.model import Fault
 from faultline.injection.plan import (
     Order,
@@ -87,7 +87,8 @@ class Injector(Recovery):
         params = fault.params_type().read(order.params)
         place = _place(fault, order.target)
         guard = guards.Guard(order.allow)
-        with guards.active(guard), place.entered():
+        seed = chance.new() if order.seed is None else order.seed
+        with guards.active(guard), chance.seeded(seed), place.entered():
             changes = tuple(fault.plan(place, params))
         described = [kinds()[change.kind].describe(change.spec) for change in changes]
         return Plan(
@@ -110,6 +111,7 @@ class Injector(Recovery):
             creator=order.creator or _user(),
             target=order.target,
             made=time.time(),
+            seed=seed,
         )
 
     # ------------------------------------------------------------------ apply
@@ -128,6 +130,7 @@ class Injector(Recovery):
             frozenset(plan.allow),
             plan.creator,
             plan.target,
+            plan.seed,
         )
         now = self.plan(order)
         moved = differences(_facts(plan), _facts(now))

@@ -18,7 +18,7 @@ from typing import Any
 
 from faultline.changes.model import Change, Record, Step
 from faultline.errors import InvalidParameter, TargetGone, Unsupported
-from faultline.injection import engines, guards
+from faultline.injection import chance, engines, guards
 from faultline.injection.file_target import readable
 from faultline.injection.packets import Aim, named
 from faultline.injection.reading import Effect, Reading, mean_is, share_is
@@ -167,6 +167,7 @@ def _on(device: Link, match: Match, wish: Wish, index: int) -> list[Change]:
         "names": wish.names,
         "share": wish.share,
         "does": wish.does,
+        "seed": chance.seed(device.name),
     }
     what = f"the engine for DNS on {device.name}: {wish.words}"
     found = [Change("worker", {"module": "names", "spec": order, "what": what, "grace": grace})]

@@ -46,6 +46,7 @@ class Order:
     allow: frozenset[str] = frozenset()  # guards overridden by name
     creator: str = ""
     target: Target = HOST
+    seed: int | None = None  # what its choices are drawn from; without it, from one of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,7 @@ class Plan:
     creator: str = ""
     target: Target = HOST  # how the place was named
     made: float = 0.0
+    seed: int = 0  # what its choices are drawn from
     schema: int = SCHEMA
 
     def to_json(self) -> dict[str, Any]:

@@ -47,6 +47,7 @@ class Place:
     group: str = ""  # the control group that holds exactly this place, as in /proc/PID/cgroup
     runtime: str = ""  # docker, containerd, cri-o, podman
     container: str = ""  # the whole id
+    command: str = ""  # of a process alone: its command line, arguments joined by blanks
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -38,6 +38,9 @@ class RunOrder(Model):
     """Values of its parameters, by name."""
     creator: str = ""
     """Who asks; else who calls."""
+    seed: Annotated[int, Field(ge=0, lt=2**53)] | None = None
+    """What the run chooses at random is drawn from this. Without it, from a number that is drawn
+    now."""
 
 
 class Wanted(BaseModel):
@@ -217,7 +220,7 @@ def routes(host: Host) -> APIRouter:
             stored = kept.store.get(Experiment, name) if isinstance(name, str) else None
             experiment = _resolved(host, order, stored)
             by = order.creator or caller(request)
-            run = kept.create(experiment, order.parameters, by)
+            run = kept.create(experiment, order.parameters, by, seed=order.seed)
         host.begin(run.metadata.name)
         return Json(run, 201, {"location": f"/v1/runs/{run.metadata.name}"})
 

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from importlib import import_module
 from typing import Protocol, cast
 
+from faultline.traffic.chance import Chance
 from faultline.traffic.model import Load
 from faultline.traffic.template import Values
 
@@ -36,6 +37,11 @@ class Turn(Protocol):
     @property
     def values(self) -> Values:
         """The values of this turn."""
+        ...
+
+    @property
+    def chance(self) -> Chance:
+        """What this turn chooses by: the same in every run with the same seed."""
         ...
 
     @property

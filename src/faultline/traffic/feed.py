@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
-import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from faultline.traffic.chance import Chance
 from faultline.traffic.template import Row
 
 
@@ -33,14 +33,15 @@ class Feeder:
     order.
     """
 
-    def __init__(self, feed: Mapping[str, Any] | None) -> None:
+    def __init__(self, feed: Mapping[str, Any] | None, seed: int = 0) -> None:
+        self._seed = seed
         self._rows: Sequence[Row] = _rows(feed) if feed else [{}]
         self._order = feed["order"] if feed else "sequential"
 
     def row(self, number: int) -> Row | None:
         """The row of turn `number`; None: there are no more."""
         if self._order == "random":
-            return random.choice(self._rows)
+            return self._rows[Chance(self._seed, number).below(len(self._rows))]
         if self._order == "unique" and number >= len(self._rows):
             return None
         return self._rows[number % len(self._rows)]

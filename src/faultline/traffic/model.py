@@ -34,6 +34,7 @@ class Load:
     in_flight: int = 10_000  # what is due beyond this is not sent, and counted as an error
     index: int = 0  # which generator this is
     workers: int = 1  # of how many
+    seed: int = 0  # what is drawn from, by all generators alike
 
     def shares(self, workers: int) -> list[Self]:
         """The same load dealt out to processes: each takes every n-th request, or user."""

@@ -6,9 +6,11 @@ sending begins when every generator is ready. Stopped or finished, it leaves no 
 
 from __future__ import annotations
 
+import secrets
 import sys
 import threading
 import time
+from dataclasses import replace
 from typing import Self
 
 from faultline.api.traffic import (
@@ -35,12 +37,15 @@ _LEAD = SECOND // 20  # from "go" to the first request
 class TrafficRun:
     """One load. Its figures may be read from any thread, also after the end."""
 
-    def __init__(self, spec: OurTraffic, *, most: int = 0, workers: int = 0) -> None:
+    def __init__(
+        self, spec: OurTraffic, *, most: int = 0, workers: int = 0, seed: int | None = None
+    ) -> None:
         """`most`: the longest it may send, ns; `workers`: generator processes, one core each;
-        without it as many as the document says.
+        without it as many as the document says. What it chooses is drawn from `seed`.
         """
         self.spec = spec
-        self._shares = load_of(spec, most).shares(workers or spec.workers)
+        load = replace(load_of(spec, most), seed=secrets.randbits(48) if seed is None else seed)
+        self._shares = load.shares(workers or spec.workers)
         self._workers: list[Worker] = []
         self._series = Series(int(spec.warmup), closed=spec.rate is None)
         self._lock = threading.Lock()  # of the series
@@ -164,13 +169,13 @@ class TrafficRun:
         self.stop()
 
 
-def run_of(spec: TrafficSpec, most: int = 0) -> Running:
+def run_of(spec: TrafficSpec, most: int = 0, seed: int | None = None) -> Running:
     """The load of a document, not yet started; `most`: the longest it may send, ns."""
     if isinstance(spec, ExternalTraffic):
         from faultline.traffic.external.run import ExternalRun
 
         return ExternalRun(spec, most=most)
-    return TrafficRun(spec, most=most)
+    return TrafficRun(spec, most=most, seed=seed)
 
 
 class Traffics:
@@ -181,11 +186,11 @@ class Traffics:
         self._most = int(most or 0)
         self._runs: dict[str, Running] = {}
 
-    def start(self, spec: TrafficSpec) -> None:
-        """Start one; raises ApplyFailed."""
+    def start(self, spec: TrafficSpec, seed: int | None = None) -> None:
+        """Start one; what it chooses is drawn from `seed`. Raises ApplyFailed."""
         if spec.name in self._runs:
             self._runs[spec.name].stop()
-        self._runs[spec.name] = run_of(spec, self._most).start()
+        self._runs[spec.name] = run_of(spec, self._most, seed).start()
 
     def failure(self, name: str) -> str:
         """Why its generator ended before its time; '' if it did not."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Self
 
 from faultline.kernel.clock import now
+from faultline.traffic.chance import Chance
 from faultline.traffic.driver import Driver
 from faultline.traffic.feed import Feeder
 from faultline.traffic.kinds import NOT_SENT
@@ -18,24 +18,34 @@ from faultline.traffic.template import Row, Values
 
 _NOBODY = -1
 _LOOK = 0.05  # seconds between looks at how many users there should be
+_TURN, _USER = 1, 2  # what draws are for
 
 
 class Turn:
     """One turn under way; see driver.Turn."""
 
-    __slots__ = ("_due", "_number", "_row", "_sender", "_values", "begun", "failed", "user")
+    __slots__ = (
+        "_chance", "_due", "_number", "_row", "_sender", "_values", "begun", "failed", "user",
+    )  # fmt: skip
 
     def __init__(self, sender: Sender, due: int, number: int, user: int, row: Row) -> None:
         self._sender, self.begun, self.user = sender, due, user
         self._due, self._number, self._row = due, number, row
         self._values: Values | None = None
+        self._chance: Chance | None = None
         self.failed = False
+
+    @property
+    def chance(self) -> Chance:
+        if self._chance is None:
+            self._chance = Chance(self._sender.load.seed, self._number, _TURN)
+        return self._chance
 
     @property
     def values(self) -> Values:
         if self._values is None:
             user = self._number if self.user == _NOBODY else self.user
-            self._values = Values(self._row, self._number, user)
+            self._values = Values(self._row, self._number, user, self.chance)
         return self._values
 
     @property
@@ -69,7 +79,7 @@ class Sender:
         self.drained = False
         """Whether it ended since there are no more rows for turns."""
         self._driver = driver
-        self._feeder = Feeder(load.feed)
+        self._feeder = Feeder(load.feed, load.seed)
         self._timeout = load.timeout / SECOND
         self._expected = (TimeoutError, OSError, *driver.errors)
         self._waiting: dict[object, int] = {}  # when each request was due that is not answered
@@ -141,8 +151,9 @@ class Sender:
         After a failure there is a pause of about 0.1 s: a refused connection costs microseconds,
         and a loop of them would load nothing but this machine.
         """
+        chance = Chance(self.load.seed, user, _USER)
         if self.load.think:  # not all at the same instant, then and ever after
-            await self.sleep(random.uniform(0, self.load.think / SECOND))
+            await self.sleep(chance.between(0, self.load.think / SECOND))
         while not self.over and (at := now()) < end and user < round(curve.value(at - start)):
             number, self._turns = self._turns, self._turns + self.load.workers
             row = self._feeder.row(number)
@@ -153,14 +164,14 @@ class Sender:
             turn = Turn(self, now(), number, user, row)
             await self._driver.turn(turn)
             if turn.failed:
-                await self.sleep(random.uniform(0.05, 0.15))
-            await self._think()
+                await self.sleep(chance.between(0.05, 0.15))
+            await self._think(chance)
 
-    async def _think(self) -> None:
+    async def _think(self, chance: Chance) -> None:
         load = self.load
         if load.think or load.think_most:
             most = max(load.think, load.think_most)
-            await self.sleep(random.uniform(load.think, most) / SECOND)
+            await self.sleep(chance.between(load.think, most) / SECOND)
 
     def _spawn(self, work: Coroutine[object, None, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)

@@ -6,12 +6,13 @@ Nothing is evaluated. Standard library only: the generator loads it.
 from __future__ import annotations
 
 import json
-import random
 import re
 import time
 import uuid
 from collections.abc import Mapping
 from typing import Any, cast
+
+from faultline.traffic.chance import Chance
 
 _PLACE = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_.-]*)\s*\}\}")
 
@@ -28,9 +29,10 @@ class Values:
     ones, which are made when they are first asked for.
     """
 
-    __slots__ = ("_found", "_number", "_row", "_user")
+    __slots__ = ("_chance", "_found", "_number", "_row", "_user")
 
-    def __init__(self, row: Row, number: int, user: int) -> None:
+    def __init__(self, row: Row, number: int, user: int, chance: Chance | None = None) -> None:
+        self._chance = chance or Chance(0, number)
         self._row, self._number, self._user = row, number, user
         self._found: dict[str, Any] = {}
 
@@ -56,7 +58,7 @@ class Values:
             case "now":
                 return time.time_ns() // 1_000_000
             case "random":
-                return random.randrange(2**31)
+                return self._chance.below(2**31)
             case _:
                 return ""  # of a step that was left out after a failure
 

@@ -3,8 +3,8 @@
 spec: {path, template, interval: ns, count: lines, 0 for as many as fit in, follow: whether to go
 on in the file that has the name after a rotation, ramp: ns until the rate is reached, share: 0..1
 of the lines that are made from `template`, others: the template of the rest, latency and
-other_latency: {low: ns, mean: ns, shape} that `{latency}` is drawn from}; all but the first four
-may be left out.
+other_latency: {low: ns, mean: ns, shape} that `{latency}` is drawn from, seed: of these draws}; all
+but the first four may be left out.
 """
 
 from __future__ import annotations
@@ -41,8 +41,9 @@ def main(spec: dict[str, Any], ready: Callable[[dict[str, Any]], None]) -> int:
     begun = clock.now()
     book.begin(begun)
     lines = failed = 0
+    rng = random.Random(spec.get("seed"))
     for n in range(wanted):
-        if book.append(_line(spec, n, mark.uid)):
+        if book.append(_line(spec, n, mark.uid, rng.random())):
             lines += 1
         else:
             failed += 1
@@ -58,11 +59,11 @@ def main(spec: dict[str, Any], ready: Callable[[dict[str, Any]], None]) -> int:
     return 0
 
 
-def _line(spec: dict[str, Any], n: int, uid: str) -> bytes:
-    """Line number `n`, counted from 0."""
+def _line(spec: dict[str, Any], n: int, uid: str, drawn: float) -> bytes:
+    """Line number `n`, counted from 0; `drawn` is from 0 to below 1."""
     share: float = spec.get("share", 1.0)
     first = line_course.chosen(n, share)
     course: dict[str, Any] = spec.get("latency" if first else "other_latency") or _NO_LATENCY
-    latency = line_course.latency(course["shape"], course["low"], course["mean"], random.random())
+    latency = line_course.latency(course["shape"], course["low"], course["mean"], drawn)
     template: str = spec["template"] if first else spec["others"]
     return line_template.fill(template, datetime.now(UTC).astimezone(), n + 1, uid, latency)

@@ -60,7 +60,7 @@ class Answering:
         self._share = float(order["share"])
         self._does: dict[str, Any] = order["does"]
         self._late: bytes | None = None
-        self._random = random.Random()
+        self._random = random.Random(order.get("seed"))
         self.counts: dict[str, int] = dict.fromkeys(_COUNTED, 0)
 
     def fileno(self) -> int:
@@ -187,7 +187,7 @@ def main(spec: dict[str, Any], ready: Callable[[dict[str, Any]], None]) -> int:
         engine = Engine(
             names,
             names,
-            Line(shape, random.Random(), lambda packet, _: packet),
+            Line(shape, random.Random(spec.get("seed")), lambda packet, _: packet),
             _Told(spec.get("stats", ""), names.counts),
             _Beats([each for each in beats if each is not None]),
             names.waits,

@@ -12,7 +12,7 @@ from faultline.api.quantities import Between, Duration, Flag, Percent, text
 from faultline.changes.model import Change, Record
 from faultline.errors import TargetGone
 from faultline.faults.file import FilePath
-from faultline.injection import log_form, log_target
+from faultline.injection import chance, log_form, log_target
 from faultline.injection.file_target import folder, linked
 from faultline.injection.log_form import Form, Words
 from faultline.injection.model import Ending, Fault
@@ -149,6 +149,7 @@ class _LineFault(Fault[P]):
             "ramp": ramp,
             "latency": {**latency, "shape": params.distribution},
             "other_latency": self.quiet(params),
+            "seed": chance.seed(),
         }
         what = f"appends {params.lines:g} lines per second to {params.path}"
         worker = {"module": "append_lines", "spec": work, "what": what}

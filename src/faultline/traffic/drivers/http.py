@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+from bisect import bisect
 from collections.abc import Callable, Mapping
 from itertools import accumulate
 from typing import Any
@@ -68,7 +68,8 @@ class Driver:
         if self._single:
             await turn.ask("", lambda: self._once(turn))
             return
-        (scenario,) = random.choices(self._scenarios, cum_weights=self._weights)
+        drawn = turn.chance.random() * self._weights[-1]
+        scenario = self._scenarios[bisect(self._weights, drawn, 0, len(self._weights) - 1)]
         session = self._session_of(turn)
         try:
             await scenario.run(turn, session)
