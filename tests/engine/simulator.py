@@ -39,6 +39,7 @@ class Simulator:
     monkeypatch: pytest.MonkeyPatch
     latency: Callable[[Action], int | None] = lambda action: 10**6
     late: float = 0.0  # how often an action acts only at its end
+    thorough: bool = True  # also what is dear: that nothing given is changed, and JSON and back
     flights: dict[str, Flight] = field(default_factory=dict[str, Flight])
     interrupt: str = ""
     started_ns: int = 0
@@ -80,9 +81,10 @@ class Simulator:
 
     def decide(self, facts: Facts) -> Decision:
         now = self.world.now()
-        before = self.run.model_dump_json()
+        before = self.run.model_dump_json() if self.thorough else ""
         decision = reconcile(self.run, facts, now)
-        assert self.run.model_dump_json() == before, "the reconciler changed what it was given"
+        after = self.run.model_dump_json() if self.thorough else ""
+        assert after == before, "the reconciler changed what it was given"
         check_step(self.run, decision, self.world, now)
         self.run = self.run.model_copy(update={"status": decision.status})
         return decision
@@ -116,8 +118,9 @@ class Simulator:
                 actions.carry_out(self.run, flight.action, self.world.tools())
         self.flights = {}
         self.resumed = self.run.status.started is not None
-        self.run = Run.model_validate_json(self.run.model_dump_json())
-        self.run = Run.model_validate(json.loads(json.dumps(self.run.to_json())))
+        if self.thorough:
+            self.run = Run.model_validate_json(self.run.model_dump_json())
+            self.run = Run.model_validate(json.loads(json.dumps(self.run.to_json())))
 
     def drive(self, before_sleep: Callable[[Simulator], None] = lambda _: None) -> Run:
         while self.run.status.phase is not Phase.ENDED:

@@ -21,7 +21,7 @@ from faultline.api.run import Run
 from faultline.engine.model import SECOND, Action, Do
 from faultline.testing.sampling import SEED
 
-SEEDS, SEEDS_PAUSED = 1000, 12
+SEEDS, SEEDS_PAUSED = 1000, 60
 MANY, MANY_PAUSED = 4000, 200
 
 
@@ -82,7 +82,7 @@ class Maker:
 
 def spec_of(source: random.Random) -> ExperimentSpec:
     maker = Maker(source)
-    nodes = maker.nodes(2, serial=False)
+    nodes = maker.nodes(source.choice([1, 1, 1, 2]), serial=False)
     last = {"name": "last", "type": "task", "command": {"command": ["true"]}}
     return graph(*nodes, last=(last,))
 
@@ -151,7 +151,8 @@ def play(seed: int, monkeypatch: pytest.MonkeyPatch) -> Simulator:
             return None
         return source.choice([0, 10**6, 10**8, 2 * SECOND])
 
-    running = Simulator(world, spec, monkeypatch, latency, source.choice([0.0, 0.3]))
+    late, thorough = source.choice([0.0, 0.3]), source.random() < 0.1
+    running = Simulator(world, spec, monkeypatch, latency, late, thorough)
     running.drive(Trouble(world, source.choice([0.0, 0.01, 0.1])))
     return running
 
@@ -217,7 +218,8 @@ def test_pausing_and_going_on_changes_no_verdict(
         verdicts: list[str] = []
         for pausing in (False, True):
             source = random.Random(seed)
-            running = Simulator(World(random.Random(1)), spec_of(source), monkeypatch)
+            world, spec = World(random.Random(1)), spec_of(source)
+            running = Simulator(world, spec, monkeypatch, thorough=seed % 10 == 0)
             steps = [0]
 
             def pause(one: Simulator, pausing: bool = pausing, steps: list[int] = steps) -> None:

@@ -45,8 +45,8 @@ def simulator(
             return None
         return world.random.choice([0, 10**6, 10**8, 2 * SECOND])
 
-    late = world.random.choice([0.0, 0.3])
-    return Simulator(world, experiment(**changes), monkeypatch, latency, late)
+    late, thorough = world.random.choice([0.0, 0.3]), world.chance(0.2)
+    return Simulator(world, experiment(**changes), monkeypatch, latency, late, thorough)
 
 
 @SIMULATION
@@ -101,7 +101,7 @@ def test_crashes_reboots_and_clock_jumps_at_any_step_break_no_promise(
 def _crash_after(monkeypatch: pytest.MonkeyPatch, number: int, gap: int = 0) -> tuple[Run, int]:
     """Die once, after decision `number`: its actions are carried out, their results are lost."""
     world = World(random.Random(1))
-    running = Simulator(world, experiment(), monkeypatch)
+    running = Simulator(world, experiment(), monkeypatch, thorough=number % 10 == 0)
 
     def die(one: Simulator) -> None:
         if one.steps == number:
