@@ -66,6 +66,11 @@ class Carrying:
     def ended(self) -> bool:
         return self.run.status.phase is Phase.ENDED
 
+    @property
+    def version(self) -> int:
+        """That of the run as it is known here; 0 before it is."""
+        return 0 if self._run is None else self._run.metadata.resource_version
+
     def learn(self, results: Iterable[Result]) -> None:
         """What came of actions; it counts from the next step on."""
         self._pending += results
@@ -135,9 +140,9 @@ class Carrying:
             return written, decision.actions, decision.wake_ns
 
     def _fresh(self, run: Run, now: Now) -> Run:
-        """The run as it is in the store, which is looked at once a second, or when nudged."""
+        """The run as it is in the store, which is looked at after a while, or when nudged."""
         looked = self._looked  # whoever nudges may take it away meanwhile
-        if looked is not None and now.boot_ns - looked < LONGEST:
+        if looked is not None and now.boot_ns - looked < self.patience:
             return run
         self._looked = now.boot_ns
         found = self.store.summaries(Run, Filter(names=(self.name,)), 1)

@@ -41,18 +41,20 @@ class Driver:
         self.begin: Begin = _in_a_thread
         """How an action is set to work beside everything else."""
         self._results: queue.SimpleQueue[Result | None] = queue.SimpleQueue()
+        self.wake: Callable[[], None] = _nobody
+        """Is told when something has happened that it would not rest for; in any thread."""
         self.wake_ns = 0
         """When the next step is due if nothing happens before, by CLOCK_BOOTTIME."""
 
     def nudge(self) -> None:
         """Look at once: something was written, or halted. Safe in threads."""
         self.carrying.nudge()
-        self._results.put(None)
+        self._put(None)
 
     def stop(self, why: str) -> None:
         """Abort: undo everything, then return from `drive`. Safe in signal handlers and threads."""
         self.carrying.interrupt = self.carrying.interrupt or why
-        self._results.put(None)
+        self._put(None)
 
     def drive(self) -> Run:
         """Go on with the run until it has ended."""
@@ -75,17 +77,28 @@ class Driver:
     def rest(self) -> None:
         """Sleep until the next step is due, or something has happened."""
         left = max(0.0, (self.wake_ns - actions.instant().boot_ns) / SECOND)
-        came: list[Result | None] = []
         with suppress(queue.Empty):
-            came.append(self._results.get(timeout=left))
-            while True:  # take what is there, then go on
-                came.append(self._results.get_nowait())
-        self.carrying.learn(result for result in came if result is not None)
+            self._learn(self._results.get(timeout=left))
+        self.hear()
+
+    def hear(self) -> None:
+        """Take what has come, without waiting for anything."""
+        with suppress(queue.Empty):
+            while True:
+                self._learn(self._results.get_nowait())
+
+    def _learn(self, result: Result | None) -> None:
+        if result is not None:
+            self.carrying.learn((result,))
 
     @property
     def called(self) -> bool:
         """Whether something has happened that it would not rest for."""
         return not self._results.empty()
+
+    def _put(self, result: Result | None) -> None:
+        self._results.put(result)
+        self.wake()
 
     def _start(self, run: Run, action: Action) -> None:
         """Beside everything else: an action that hangs must not hold up an undo."""
@@ -96,7 +109,11 @@ class Driver:
                 return None
             return actions.carry_out(run, action, self.tools)
 
-        self.begin(action, work, self._results.put)
+        self.begin(action, work, self._put)
+
+
+def _nobody() -> None:
+    """It rests in a thread of its own, and hears of it there."""
 
 
 def _in_a_thread(

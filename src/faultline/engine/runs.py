@@ -146,9 +146,10 @@ class Runs:
 
         Raises Conflict if an engine of another host carries it out.
         """
-        self.store.get(Run, name)
         if self.store.shared:
             self._renewal.take(Run, name)
+        elif not self.store.count(Run, Filter(names=(name,))):
+            raise UnknownName(f"there is no Run {name!r}")
         tools = self._tools() if self._tools else _host_tools(self._state)
         if tools.doer is None:
             tools = replace(tools, doer=HostDoer(self._again))
@@ -161,6 +162,10 @@ class Runs:
     def _sure(self, name: str) -> bool:
         lease = self._renewal.lease(Run, name)
         return lease is not None and lease.sure
+
+    def leave(self, name: str) -> None:
+        """Let another engine have a run that is not carried out here any more."""
+        self._renewal.release(Run, name)
 
     def check_halt(self) -> None:
         """Raise Halted while everything on this host is."""

@@ -11,14 +11,15 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, closing, suppress
 
 from faultline.engine import actions
+from faultline.engine.crew import Crew
 from faultline.engine.driver import Driver, Listener
 from faultline.engine.model import SECOND
 from faultline.engine.runs import Runs
 from faultline.engine.schedules import Schedules
-from faultline.errors import Conflict, FaultlineError, Halted, UnknownName
+from faultline.errors import Bug, Conflict, FaultlineError, Halted, UnknownName
 from faultline.stores.model import Filter, Summary
 
 LOOK = 1.0
@@ -53,10 +54,12 @@ class Manager:
         self._driving: dict[str, Driver] = {}
         self._carried: set[str] = set()
         self._later: dict[str, int] = {}  # not before then, by CLOCK_BOOTTIME
-        self._seen: dict[str, int] = {}
         self._halted = ""
-        self.begun: Callable[[str], None] = self._in_a_thread
+        self._kept: Runs | None = None
+        self.begun: Callable[[str], None]
         """How a run is carried out beside the others: who goes through `carry`."""
+        self.ready: Callable[[Driver], None] | None = None
+        """Is given each driver before its first step, to say how its actions are begun."""
 
     def stop(self) -> None:
         """Begin nothing more and leave what is under way to the next engine. Safe in signal
@@ -72,15 +75,19 @@ class Manager:
 
     def keep(self) -> None:
         """Look after the store until `stop`."""
-        for _ in self.looks():
-            with suppress(queue.Empty):
-                self._wakes.get(timeout=LOOK)
+        with closing(self.looks()) as looks, closing(Crew()) as crew:
+            self.ready = crew.prepare
+            self.begun = lambda name: crew.add(name, self.carry(name))
+            for _ in looks:
+                with suppress(queue.Empty):
+                    self._wakes.get(timeout=LOOK)
 
     def looks(self) -> Generator[None]:
         """The same, a look at a time; the next one is due after LOOK, or when something was begun
         or stopped.
         """
         with self._open() as kept:
+            self._kept = kept
             schedules, due = Schedules(kept.store), 0.0
             seen = -1
             while not self._ending:
@@ -120,13 +127,13 @@ class Manager:
                 self.begun(each.name)
 
     def _nudge(self, versions: dict[str, int], halted: str) -> None:
-        """Tell those whose run was written, by whomever, and all when everything is halted."""
+        """Tell those whose run was written by somebody else, and all when everything is halted."""
         with self._lock:
             driving = dict(self._driving)
         for name, driver in driving.items():
-            if versions.get(name) != self._seen.get(name) or halted != self._halted:
+            if driver.carrying.version < versions.get(name, 0) or halted != self._halted:
                 driver.nudge()
-        self._seen, self._halted = versions, halted
+        self._halted = halted
         for gone in self._later.keys() - versions.keys():
             self._later.pop(gone, None)
 
@@ -139,28 +146,25 @@ class Manager:
             return False
         return now.boot_ns >= self._later.get(run.name, 0)
 
-    def _in_a_thread(self, name: str) -> None:
-        def work() -> None:
-            for driver in self.carry(name):
-                driver.rest()
-
-        threading.Thread(target=work, name=f"faultline run {name}", daemon=True).start()
-
     def carry(self, name: str) -> Generator[Driver]:
         """Carry out one run, a step at a time; between two of them its driver is to rest."""
         # Whatever keeps it from its end, also what nobody foresaw: it is not tried again at once.
         self._later[name] = actions.instant().boot_ns + int(AGAIN * SECOND)
+        kept = self._kept
+        if kept is None:
+            raise Bug("nobody looks after the store")
         try:
-            with self._open() as kept:
-                driver = kept.driver(name, self._listener)
-                driver.carrying.patience = PATIENCE
-                with self._lock:
-                    self._driving[name] = driver
-                for _ in driver.steps():
-                    yield driver
-                done = driver.carrying.run
-                self._later.pop(name, None)
-                _log.info("%s: %s: %s", name, done.status.verdict, done.status.reason)
+            driver = kept.driver(name, self._listener)
+            driver.carrying.patience = PATIENCE
+            if self.ready is not None:
+                self.ready(driver)
+            with self._lock:
+                self._driving[name] = driver
+            for _ in driver.steps():
+                yield driver
+            done = driver.carrying.run
+            self._later.pop(name, None)
+            _log.info("%s: %s: %s", name, done.status.verdict, done.status.reason)
         except (Conflict, Halted, UnknownName) as error:
             _log.debug("%s: %s", name, error.message)
         except FaultlineError as error:
@@ -169,3 +173,10 @@ class Manager:
             with self._lock:
                 self._driving.pop(name, None)
                 self._carried.discard(name)
+            self._leave(kept, name)
+
+    def _leave(self, kept: Runs, name: str) -> None:
+        try:
+            kept.leave(name)
+        except FaultlineError as error:  # the lease ends by itself
+            _log.warning("%s: %s", name, error.message)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import select
 import time
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -22,8 +23,11 @@ def now() -> int:
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
+@cache
 def boot_id() -> str:
-    """The random identity of this boot (proc_sys_kernel(5)); it changes with every reboot."""
+    """The random identity of this boot (proc_sys_kernel(5)); it changes with every reboot, which no
+    process outlives.
+    """
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 

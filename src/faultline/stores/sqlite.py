@@ -13,7 +13,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Generator, Iterable
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -167,21 +167,18 @@ class SqliteDatabase:
             raise RuntimeError("a transaction of this thread is under way")
         with self._queue:
             self._queued += 1
-        group: _Group | None = None
-        try:
+        with ExitStack() as after:
             with self._my_turn():
                 group = self._group or self._begun()
+                # Whoever has the last turn puts it on disk; from then on it has been written. Who
+                # was refused waits too: he will look at what the others wrote.
+                after.callback(group.settled.wait)
                 try:
                     with self._within(group):
                         yield
                 finally:
                     if self._group is group and (group.full or not self._queued):
                         self._settle(group)
-        finally:
-            # Whoever has the last turn puts it on disk; from then on it has been written. Who was
-            # refused waits too: he will look at what the others wrote.
-            if group is not None:
-                group.settled.wait()
         if group.error is not None:
             raise StoreFailed(group.error.message, hint=group.error.hint) from group.error
 
