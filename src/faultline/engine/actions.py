@@ -189,16 +189,16 @@ def _inject(order: FaultOrder, injector: Injecting) -> Injected:
     injector.recover(order.uid)
     raise ApplyFailed(
         f"{order.uid} was being injected when its engine died (it was {known.state})",
+        hint="what had been made is undone",
+    )
+
+
 def _acted_on(record: Record) -> FoundTarget | None:
     place = record.place
     if not place:
         return None
     fields = {name: place[name] for name in FoundTarget.model_fields if name in place}
     return FoundTarget.model_validate({**fields, "words": place["name"]})
-
-
-        hint="what had been made is undone",
-    )
 
 
 def _recover(uid: str, injector: Injecting) -> Recovered:

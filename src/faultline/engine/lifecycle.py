@@ -236,6 +236,7 @@ def injected(draft: Draft, node: FaultNode, fault: FaultStatus, result: Result) 
         return
     answer = result.answer
     fault.changes = answer.changes or fault.changes
+    fault.target = answer.target or fault.target
     fault.injected_at = fault.injected_at or result.now.at
     fault.deadline_ns = answer.deadline_ns
     fault.ends_ns = min(draft.ns + node.duration, answer.deadline_ns)
@@ -244,7 +245,6 @@ def injected(draft: Draft, node: FaultNode, fault: FaultStatus, result: Result) 
         draft.point("ended", "it had ended while no engine was running", fault.name)
     elif answer.adopted:
         fault.ends_ns = min(fault.ends_ns, answer.deadline_ns - MARGIN)
-    fault.target = answer.target or fault.target
         draft.point("adopted", "it is in effect since before the engine died", fault.name)
     else:
         draft.point(

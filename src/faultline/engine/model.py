@@ -79,9 +79,9 @@ class Injected:
     changes: list[ChangeStatus]
     ended: bool = False  # it has ended already: a kill, or its deadline passed while nobody looked
     adopted: bool = False  # it had been injected by an engine that died
-
-
     target: FoundTarget | None = None  # on what it acts
+
+
 @dataclass(frozen=True, slots=True)
 class Recovered:
     """A fault is undone as far as that is possible."""

@@ -32,9 +32,9 @@ class FaultOrder:
     allow: frozenset[str] = frozenset()
     creator: str = ""
     target: dict[str, Any] = field(default_factory=dict[str, Any])  # as in the document
-
     found: dict[str, Any] = field(default_factory=dict[str, Any])  # what it was in the run before
     seed: int | None = None  # what its choices are drawn from
+
 
 class Injecting(Protocol):
     """Injects, measures and undoes faults on this host. One instance is used by one thread."""

@@ -31,9 +31,9 @@ from faultline.injection.injector import Injector
 from faultline.injection.plan import Order
 from faultline.injection.reading import Reading
 from faultline.kernel import cgroup, clock
+from faultline.places.again import again
 from faultline.places.find import Target
 
-from faultline.places.again import again
 _ENGINES = ("aiohttp", "hdrhistogram", "cel-python", "pydantic")
 
 
@@ -81,8 +81,6 @@ def _order(order: FaultOrder) -> Order:
     )
 
 
-def host_tools(state: Path | None = None) -> Tools:
-    """Everything that a run needs here; `state` is the state folder, by default the usual one."""
 def _target(order: FaultOrder) -> Target:
     named = Target(**order.target)
     return again(named, order.found) if order.found else named
@@ -95,6 +93,8 @@ def check_targets(run: Run) -> None:
             again(Target(**node.target.model_dump()), found)
 
 
+def host_tools(state: Path | None = None) -> Tools:
+    """Everything that a run needs here; `state` is the state folder, by default the usual one."""
     from faultline.probes.prober import Probers
     from faultline.traffic.run import Traffics
     from faultline.watching.run import Watched

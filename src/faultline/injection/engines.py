@@ -159,14 +159,14 @@ def held(aim: Aim, form: Form, engine: str, index: int) -> list[Change]:
     _check_members(aim)
     have = offered()
     shape = _shape(form, have) if engine in ("auto", "netem") and "bpf" in have else None
+    if isinstance(shape, Netem):
+        shape = replace(shape, seed=chance.seed(f"{aim.device.name} {aim.direction}"))
     if shape is not None:
         _choose("netem", ebpf=HOLDS)
         spec = aim.spec(redirect(), form.words)
         drain = min(form.longest + 0.05, LONGEST_DRAIN)
         hop = Change("hop", {**spec, "shape": shape_to(shape), "tap_step": None, "drain": drain})
         return [hop, *follow(aim, index)]
-    if isinstance(shape, Netem):
-        shape = replace(shape, seed=chance.seed(f"{aim.device.name} {aim.direction}"))
     if engine == "netem":
         raise missing("netem")
     if engine == "ebpf":
@@ -251,13 +251,13 @@ def _by_worker(aim: Aim, form: Form, have: frozenset[str], index: int) -> list[C
         "checksum": form.checksum,
     }
     order: dict[str, Any] = {"tap": "@tap", "device": aim.device.name, "shape": shape}
+    order["seed"] = chance.seed(f"{aim.device.name} {aim.direction}")
     classified = "bpf" in have
     filtered = {"device": aim.device.name, "direction": str(aim.direction)}
     if classified:
         order["inject"] = "tap"
         order["match"] = None
         order["heartbeat"] = {**filtered, "uid": "@uid", "step": str(index + 1)}
-    order["seed"] = chance.seed(f"{aim.device.name} {aim.direction}")
     else:
         order |= {"inject": "packet-socket", "match": _in_worker(aim), "heartbeat": None}
     grace = min(form.longest, LONGEST_DRAIN) + 1.0
