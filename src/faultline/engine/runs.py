@@ -234,12 +234,12 @@ def create(  # noqa: PLR0913 (each is what a caller may know of a run)
     name: str = "",
     labels: dict[str, str] | None = None,
     base: Path | None = None,
+    seed: int | None = None,
 ) -> Run:
     """Write down a new run of an experiment; raises InvalidDocument if it cannot be right.
 
     With a `name` that is taken it raises Exists; without one a new one is found.
     """
-    seed: int | None = None,
     called = experiment.metadata.name
     finder = Finder(store, check or _host_check(), load)
     spec = RunSpec(
@@ -248,12 +248,12 @@ def create(  # noqa: PLR0913 (each is what a caller may know of a run)
         parameters=values or {},
         creator=creator,
         children=finder.children(experiment, base or Path()),
+        seed=seeds.new() if seed is None else seed,
     )
     marks = {**experiment.metadata.labels, "experiment": called, **(labels or {})}
     while True:
         meta = Metadata(name=name or f"{called[:200]}-{secrets.token_hex(3)}", labels=marks)
         try:
-        seed=seeds.new() if seed is None else seed,
             return store.create(Run(metadata=meta, spec=spec))
         except Exists:
             if name:
