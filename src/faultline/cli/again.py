@@ -4,6 +4,7 @@ fail, or at the value that a search found to be borne.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,22 +27,41 @@ _run = click.argument("name", metavar="RUN", shell_complete=run_names)
 
 @click.command()
 @_run
-@click.option("--measured", is_flag=True, help="Begin each fault when it began then, not as asked.")
+@click.option("--measured/--as-asked", default=True, show_default=True,
+              help="Begin each fault and node when it began then, for as long as it lasted; or as "
+              "the experiment asks.")  # fmt: skip
+@click.option("--retarget", is_flag=True,
+              help="Find the targets anew. Without it the faults act on what they acted on then, "
+              "and where that has gone nothing is done.")  # fmt: skip
+@click.option("--answers", is_flag=True,
+              help="Give the answers that people gave to the nodes that asked, after as long. "
+              "Without it they are asked again.")  # fmt: skip
+@click.option("--seed", type=click.IntRange(0, 2**53 - 1), metavar="NUMBER",
+              help="Choose by this number. Without it, by that of RUN.")  # fmt: skip
 @click.option("--report", "target", type=click.Path(path_type=Path), help="Write the report here.")
 @click.option("--no-report", is_flag=True, help="Write no report.")
 @output.format_option
-def replay(name: str, measured: bool, target: Path | None, no_report: bool, form: str) -> int:
-    """Carry out once more what RUN did: the same values, targets and times, from its record.
+def replay(
+    name: str, target: Path | None, no_report: bool, form: str, *, retarget: bool, **wanted: Any
+) -> int:
+    """Carry out once more what RUN did: the same values, choices, targets and times, from its
+    record.
 
     The file of the experiment is not read. The exit status is that of the new run's verdict.
     """
-    from faultline.engine import repeating
+    from faultline.engine import repeating, replaying, wiring
 
+    wishes = replaying.Wishes(
+        timings=wanted["measured"], targets=not retarget, answers=wanted["answers"],
+        seed=wanted["seed"],
+    )  # fmt: skip
     with experiments.opened() as kept:
         old = kept.get(name)
-        made = _made(
-            kept, old, repeating.REPLAY, repeating.spec_of(old, _user(), measured=measured)
-        )
+        spec = replaying.spec_of(old, wishes, partial(_if_kept, kept), _user())
+        wiring.check_targets(old.model_copy(update={"spec": spec}))
+        if old.spec.seed is None and wishes.seed is None and form == "table":
+            output.say(f"{name} has no seed: what this run chooses is drawn anew, from {spec.seed}")
+        made = _made(kept, old, repeating.REPLAY, spec)
         return experiments.drive(kept, made.metadata.name, target, form, no_report=no_report)
 
 
@@ -116,6 +136,13 @@ def regression(name: str, node: str, target: Path | None) -> int:
         write(target, text)
     output.say(f"written: {target}" if target else text.rstrip())
     return 0
+
+
+def _if_kept(kept: Runs, name: str) -> Run | None:
+    from faultline.stores.model import Filter
+
+    found = kept.summaries(Filter(names=(name,)), 1) if name else ()
+    return kept.get(name) if found else None
 
 
 def _document(old: Run, spec: dict[str, Any], ending: str = "") -> dict[str, Any]:

@@ -13,13 +13,22 @@ def fault_of(run: Run, name: str) -> FaultNode:
     """A fault of the experiment, or one that a node has begun: an attempt or a trial."""
     for node in run.spec.resolved.faults:
         if node.name == name:
-            return node
+            return as_then(run, node, name)
     begun = next((each for each in run.status.faults if each.name == name), None)
     steps = {step.name: step for _, step in walk(run.spec.resolved.nodes)}
     step = steps.get(begun.node) if begun is not None else None
     if begun is None or not isinstance(step, FaultStep | SearchStep):
         raise Bug(f"the run has no fault {name}")
-    return of_step(step, name, begun.params)
+    return as_then(run, of_step(step, name, begun.params), step.name)
+
+
+def as_then(run: Run, node: FaultNode, named: str) -> FaultNode:
+    """The same, with when it began and how long it lasted in the run that is repeated."""
+    then = run.spec.repeat.timings.get(named) if run.spec.repeat is not None else None
+    if then is None:
+        return node
+    changed = {"start": then.begin, "duration": then.length}
+    return node.model_copy(update={key: at for key, at in changed.items() if at is not None})
 
 
 def of_step(step: FaultStep | SearchStep, name: str, params: dict[str, object]) -> FaultNode:

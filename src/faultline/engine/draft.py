@@ -15,6 +15,7 @@ from faultline.api.graph import (
     walk,
 )
 from faultline.api.graph_status import NodeState, NodeStatus
+from faultline.api.repeat import Timing
 from faultline.api.run import (
     ActionStatus,
     Failure,
@@ -27,7 +28,7 @@ from faultline.api.run import (
     RunStatus,
     Stage,
 )
-from faultline.engine.asked import of_step
+from faultline.engine.asked import as_then, of_step
 from faultline.engine.model import Action, Do, Now
 from faultline.errors import Bug
 
@@ -121,11 +122,17 @@ class Draft:
     def fault_node(self, fault: FaultStatus) -> FaultNode:
         """What was asked for: as a fault of the experiment stands there, else by its node."""
         if not fault.node:
-            return next(node for node in self.spec.faults if node.name == fault.name)
+            node = next(node for node in self.spec.faults if node.name == fault.name)
+            return as_then(self.run, node, node.name)
         step = self._steps[fault.node]
         if not isinstance(step, FaultStep | SearchStep):
             raise Bug(f"node {fault.node} is no fault")
-        return of_step(step, fault.name, fault.params)
+        return as_then(self.run, of_step(step, fault.name, fault.params), step.name)
+
+    def then(self, node: str) -> Timing | None:
+        """When a node began in the run that is repeated, and how long it lasted."""
+        repeat = self.run.spec.repeat
+        return repeat.timings.get(node) if repeat is not None else None
 
     @property
     def paused(self) -> bool:

@@ -118,7 +118,17 @@ def _may_begin(draft: Draft, step: NodeBase, node: NodeStatus) -> bool:
         return False
     if node.due_ns is not None and not draft.due(node.due_ns):
         return False
+    if not _is_time(draft, node):
+        return False
     return all(_passed(draft, draft.step_of(needed)) for needed in step.needs)
+
+
+def _is_time(draft: Draft, node: NodeStatus) -> bool:
+    """A replay begins nothing earlier than it began then; what must be done at the end, at once."""
+    then = draft.then(node.name)
+    if then is None or then.begin is None or node.attempts or draft.is_last(node.name):
+        return True
+    return draft.due((draft.status.injection_ns or draft.ns) + then.begin)
 
 
 def _start(draft: Draft, step: NodeBase, node: NodeStatus) -> None:

@@ -19,6 +19,7 @@ from faultline.api.graph import (
     children,
 )
 from faultline.api.graph_status import Answer, NodeState, NodeStatus
+from faultline.api.repeat import Timing
 from faultline.api.run import FaultStatus, ProbeStatus, Stage
 from faultline.engine import graph_scope, lifecycle, searching
 from faultline.engine.draft import Draft
@@ -97,6 +98,9 @@ def _wait(draft: Draft, step: WaitStep, node: NodeStatus) -> None:
     elif step.duration is not None:
         if _past(draft, node, step.duration):
             end(draft, node, None, "")
+    elif (then := draft.then(node.name)) is not None and then.length is not None:
+        if _past(draft, node, then.length):
+            end(draft, node, None, f"as long as `{step.until}` took in the run that is repeated")
     else:
         answer, problem = graph_scope.truth(draft, step.until, node.name)
         late = step.timeout is not None and draft.due(
@@ -112,7 +116,9 @@ def _wait(draft: Draft, step: WaitStep, node: NodeStatus) -> None:
 
 
 def _begin_approval(draft: Draft, step: ApprovalStep, node: NodeStatus) -> None:
-    name = draft.run.metadata.name
+    name, then = draft.run.metadata.name, draft.then(node.name)
+    if then is not None and then.answer:
+        return
     draft.point(
         "approval wanted", step.message or f"faultline approve {name} {node.name}", node.name
     )
@@ -130,6 +136,9 @@ def _approval(draft: Draft, step: ApprovalStep, node: NodeStatus) -> None:
             end(draft, node, None, f"approved by {words}")
         else:
             end_failed(draft, step, node, "not measured", f"refused by {words}")
+    elif not draft.paused and (then := draft.then(node.name)) is not None and then.answer:
+        if draft.due((node.began_ns or 0) + (then.length or 0)):
+            _answered_then(draft, step, node, then)
     elif not draft.paused:
         limit = step.timeout or APPROVAL_PATIENCE
         if not draft.due((node.began_ns or 0) + limit):
@@ -139,6 +148,15 @@ def _approval(draft: Draft, step: ApprovalStep, node: NodeStatus) -> None:
             end(draft, node, None, f"nobody answered within {limit}: it goes on")
         else:
             end_failed(draft, step, node, "not measured", f"nobody answered within {limit}")
+
+
+def _answered_then(draft: Draft, step: ApprovalStep, node: NodeStatus, then: Timing) -> None:
+    text = "answered as in the run that is repeated"
+    node.output = {"answer": then.answer, "by": then.by, "text": text}
+    if then.answer == "continue":
+        end(draft, node, None, f"{text}: approved by {then.by or 'somebody'}")
+    else:
+        end_failed(draft, step, node, "not measured", f"{text}: refused by {then.by or 'somebody'}")
 
 
 # ---------------------------------------------------------------------- probe

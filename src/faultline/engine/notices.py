@@ -19,7 +19,9 @@ def ask(draft: Draft) -> None:
     if not draft.spec.notify:
         return
     for node in draft.status.nodes:
-        if node.type == "approval" and node.state is NodeState.RUNNING:
+        then = draft.then(node.name)
+        known = then is not None and then.answer
+        if node.type == "approval" and node.state is NodeState.RUNNING and not known:
             _tell(draft, "approval", node.name)
 
 

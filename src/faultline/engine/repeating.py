@@ -1,7 +1,7 @@
 """Ended runs once more: as they were, or with fewer faults. Pure.
 
-A new run takes the resolved spec of the old one, so it has the same values, targets, seeds and
-children, whatever has become of the file since.
+A new run takes the resolved spec of the old one, so it has the same values, seed and children,
+whatever has become of the file since. What a replay takes over besides is told in `replaying.py`.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import Any, cast
 from faultline.api.experiment import ExperimentSpec
 from faultline.api.graph import FaultStep, walk
 from faultline.api.run import Phase, Run, RunSpec, Verdict
+from faultline.engine import seeds
 from faultline.engine.shrinking import Answer
 from faultline.errors import UsageError
-from faultline.units import Duration
 
 REPLAY, SHRINK = "replay-of", "shrink-of"
 """Labels of the new runs: the name of the old one."""
@@ -21,11 +21,10 @@ REPLAY, SHRINK = "replay-of", "shrink-of"
 _HOLDERS = ("nodes", "cases", "otherwise", "finally")
 
 
-def spec_of(run: Run, creator: str = "", *, measured: bool = False) -> RunSpec:
+def spec_of(run: Run, creator: str = "") -> RunSpec:
     """What a run is to do that repeats another one; raises UsageError if that has not ended.
 
-    With `measured`, faults begin at the offsets at which they began then, and not at those that
-    were asked for. What people had answered and reported is not taken over: they are asked again.
+    What people had answered and reported is not taken over: they are asked again.
     """
     if run.status.phase is not Phase.ENDED:
         raise UsageError(
@@ -34,28 +33,9 @@ def spec_of(run: Run, creator: str = "", *, measured: bool = False) -> RunSpec:
         )
     cleared: dict[str, Any] = {
         "abort": "", "pause": "", "approvals": [], "signals": [], "creator": creator,
+        "repeat": None, "seed": seeds.new() if run.spec.seed is None else run.spec.seed,
     }  # fmt: skip
-    if measured:
-        cleared["resolved"] = _timed(run)
     return run.spec.model_copy(update=cleared)
-
-
-def _timed(run: Run) -> ExperimentSpec:
-    """The experiment with the offsets of its faults as they were measured."""
-    began = {fault.name: fault.started for fault in run.status.faults}
-    zero = next((each.started for each in run.status.phases if each.phase is Phase.INJECTION), None)
-
-    def offset(name: str, asked: Duration) -> Duration:
-        at = began.get(name)
-        if at is None or zero is None:
-            return asked
-        return Duration(max(0, round((at - zero) * 1000)) * 1_000_000)
-
-    faults = [
-        each.model_copy(update={"start": offset(each.name, each.start)})
-        for each in run.spec.resolved.faults
-    ]
-    return run.spec.resolved.model_copy(update={"faults": faults})
 
 
 # ---------------------------------------------------------------------- fewer faults
