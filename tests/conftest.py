@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from tests.kube.programs import program
 
 from faultline.kernel import procfs, syscalls
 from faultline.testing import plugin, residue, sampling
@@ -119,6 +120,14 @@ def _podman() -> str:
 
 
 @cache
+def _apiserver() -> str:
+    wanted = ("etcd", "kube-apiserver", "kubectl", "openssl")
+    missing = [name for name in wanted if not program(name)]
+    told = f"needs {', '.join(missing)}: KUBEBUILDER_ASSETS names their folder"
+    return told if missing else ""
+
+
+@cache
 def _cluster() -> str:
     if Path(os.environ.get("KUBECONFIG", "-")).is_file() and shutil.which("kubectl"):
         return _root()
@@ -135,6 +144,7 @@ MISSING: dict[str, Callable[[], str]] = {
     "needs_docker": _docker,
     "needs_containerd": _containerd,
     "needs_podman": _podman,
+    "needs_apiserver": _apiserver,
     "needs_cluster": _cluster,
 }
 MARKERS = {
@@ -147,6 +157,7 @@ MARKERS = {
     "needs_docker": "starts a dockerd of its own",
     "needs_containerd": "starts a containerd of its own",
     "needs_podman": "starts containers with Podman, in folders of its own",
+    "needs_apiserver": "starts an API server of Kubernetes of its own, without nodes",
     "needs_cluster": "starts pods on a Kubernetes node that is this machine",
     "both_kernels": "runs in this kernel and once more in the second one",
     "slow": "takes more than a few seconds; runs last (leave out with -m 'not slow')",

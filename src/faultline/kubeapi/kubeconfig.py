@@ -1,0 +1,119 @@
+"""A connection as kubectl has it: kubeconfig files, contexts, programs that give credentials.
+
+All of that is lightkube's business, and so is HTTP (its own httpx).
+https://kubernetes.io/docs/concepts/configuration/organize-cluster-access-kubeconfig/
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from faultline.errors import Unsupported
+from faultline.kubeapi.model import Answer, ApiError, Rest, refusal
+
+
+def connect(kubeconfig: str = "", context: str = "") -> Rest:
+    """The server that is named, else that of this pod, else that of kubectl; raises ApiError where
+    the configuration is unusable, Unsupported where lightkube is missing.
+    """
+    try:
+        from lightkube.config import client_adapter
+        from lightkube.config.kubeconfig import KubeConfig
+        from lightkube.core.exceptions import ConfigError
+    except ImportError as error:
+        raise Unsupported(
+            "lightkube is not installed", hint="pip install 'faultline[kubernetes]'"
+        ) from error
+    from yaml import YAMLError
+
+    failed = (ConfigError, OSError, ValueError, KeyError, subprocess.SubprocessError)
+    make: Callable[..., Any] = client_adapter.Client
+    try:
+        config: Any = _read(KubeConfig, kubeconfig, context).get(context or None)
+        made = make(config, client_adapter.ConnectionParams())
+    except (*failed, YAMLError, TypeError, AttributeError, AssertionError) as error:
+        raise ApiError(0, "NoCluster", f"no cluster can be reached: {_said(error)}") from error
+    http: Any = vars(client_adapter)["httpx"]  # its own name for httpx2
+    return Adapted(made, config.namespace, (http.HTTPError, http.InvalidURL, *failed))
+
+
+def _read(reader: Any, kubeconfig: str, context: str) -> Any:
+    # kubectl merges several files; the first one counts here.
+    usual = os.environ.get("KUBECONFIG", "").partition(":")[0] or "~/.kube/config"
+    if kubeconfig or context:
+        return reader.from_file(kubeconfig or usual)
+    if "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ:
+        return reader.from_service_account()
+    return reader.from_file(usual)
+
+
+class Adapted:
+    """lightkube's HTTP client as a `Rest`."""
+
+    def __init__(
+        self, client: Any, namespace: str, failures: tuple[type[BaseException], ...]
+    ) -> None:
+        self._client = client
+        self._namespace = namespace
+        self._failures = failures
+
+    @property
+    def server(self) -> str:
+        return str(self._client.base_url)
+
+    @property
+    def namespace(self) -> str:
+        return self._namespace
+
+    def close(self) -> None:
+        self._client.close()
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: object = None,
+        content: str = "application/json",
+        timeout: float = 30.0,
+    ) -> Answer:
+        data = None if body is None else json.dumps(body).encode()
+        headers = {} if data is None else {"Content-Type": content}
+        try:
+            answer = self._client.request(
+                method, path, params=query, content=data, headers=headers, timeout=timeout
+            )
+        except self._failures as error:
+            raise self._silent(error) from error
+        return Answer(answer.status_code, dict(answer.headers), answer.content)
+
+    @contextmanager
+    def lines(
+        self, path: str, query: Mapping[str, str], timeout: float
+    ) -> Generator[Iterator[bytes]]:
+        try:
+            with self._client.stream("GET", path, params=query, timeout=timeout) as answer:
+                if answer.status_code != 200:
+                    raise refusal(answer.status_code, _json(answer.read()))
+                yield (line.encode() for line in answer.iter_lines() if line)
+        except self._failures as error:
+            raise self._silent(error) from error
+
+    def _silent(self, error: BaseException) -> ApiError:
+        return ApiError(0, "NoAnswer", f"the API server at {self.server}: {_said(error)}")
+
+
+def _said(error: BaseException) -> str:
+    return f"{error}" or type(error).__name__
+
+
+def _json(data: bytes) -> object:
+    try:
+        return json.loads(data)
+    except ValueError:
+        return None
