@@ -104,12 +104,18 @@ class Driver:
         """Beside everything else: an action that hangs must not hold up an undo."""
 
         def work() -> Result | None:
-            if not self.carrying.sure():  # time may have passed since it was decided
-                self.carrying.forget(action)
-                return None
-            return actions.carry_out(run, action, self.tools)
+            if self._sure():  # time may have passed since it was decided
+                return actions.carry_out(run, action, self.tools)
+            self.carrying.forget(action)
+            return None
 
         self.begin(action, work, self._put)
+
+    def _sure(self) -> bool:
+        try:
+            return self.carrying.sure()
+        except Conflict:  # the next step meets it too
+            return False
 
 
 def _nobody() -> None:

@@ -99,5 +99,6 @@ class Hands:
                 if waited < HANGS or (now - begun > 2 * HANGS and waited < LONGEST):
                     continue
                 hang = sum(1 for one in self._all if one.since and now - one.since > HANGS)
-                for _ in range(min(len(self._todo), hang)):
+                more = max(hang, FEW - len(self._all))  # some may have died of their work
+                for _ in range(min(len(self._todo), more)):
                     self._add(self._todo.popleft()[1])
