@@ -14,9 +14,11 @@ from pydantic import TypeAdapter, ValidationError
 from faultline.api.document import Problem, invalid_document, problems_of
 from faultline.api.expansion import source_path, written_out
 from faultline.api.experiment import Experiment, ExperimentSpec, Parameter
+from faultline.api.graph import FaultStep, walk
 from faultline.api.graph_check import check_graph
 from faultline.api.probe import PluginProbe, ProbeBase, TrafficProbe
 from faultline.api.substitution import references, substitute, values_for
+from faultline.api.targets import AimedFaultSpec
 from faultline.errors import UsageError
 from faultline.units import Duration
 
@@ -25,6 +27,8 @@ CheckFault = Callable[[str, dict[str, Any]], list[Problem]]
 somebody else the id is PLUGIN_PROBE, and the parameters are all that stands in the document.
 """
 PLUGIN_PROBE = "probe.plugin"
+PLUGIN_SELECTOR = "selector.plugin"
+"""The same of a selector of somebody else: the parameters are `plugin` as it stands there."""
 
 
 def resolve(data: dict[str, Any], given: dict[str, Any], name: str = "experiment") -> Experiment:
@@ -117,12 +121,23 @@ def check(spec: ExperimentSpec, check_fault: CheckFault) -> Iterable[Problem]:
         for problem in check_fault(fault.fault, fault.params):
             path = f"spec.faults.{index}.{problem.path}"
             yield Problem(path, problem.expected, problem.given)
+        yield from _selector(f"spec.faults.{index}.selector", fault, check_fault)
+    for path, step in (*walk(spec.nodes), *walk(spec.finally_, "spec.finally")):
+        if isinstance(step, FaultStep):
+            yield from _selector(f"{path}.selector", step, check_fault)
     for index, probe in enumerate(spec.probes):
         if isinstance(probe, PluginProbe):
             for problem in check_fault(PLUGIN_PROBE, probe.to_json()):
                 path = f"spec.probes.{index}.{problem.path}"
                 yield Problem(path, problem.expected, problem.given)
     yield from check_graph(spec, check_fault)
+
+
+def _selector(path: str, fault: AimedFaultSpec, check_fault: CheckFault) -> Iterable[Problem]:
+    """What the plug-in of a selector says of its parameters."""
+    plugin = fault.selector.plugin if fault.selector is not None else None
+    for problem in check_fault(PLUGIN_SELECTOR, plugin.to_json()) if plugin is not None else ():
+        yield Problem(f"{path}.plugin.{problem.path}", problem.expected, problem.given)
 
 
 def _names(spec: ExperimentSpec) -> Iterable[Problem]:

@@ -72,6 +72,8 @@ class PodSelector(Model):
     """Their namespaces, or patterns of them; any of these."""
     name: Glob = ""
     """The name, or a pattern of it: `web-*`."""
+    labels: dict[str, str] = Field(default_factory=dict[str, str])
+    """Labels that the pod has, with these values."""
     container: Glob = ""
     """Which of their containers. Without it, each container of a pod is a target of its own."""
 

@@ -14,9 +14,9 @@ from typing import Any
 from faultline.api.experiment import FaultNode
 from faultline.api.repeat import FoundTarget
 from faultline.api.run import ChangeStatus, Failure, Run
-from faultline.changes.model import Record, State, StepState
-from faultline.engine import budgets, notifying, probing, seeds, watching
-from faultline.engine.asked import fault_of, first_faults
+from faultline.changes.model import Record, State
+from faultline.engine import budgets, notifying, planning, probing, seeds, watching
+from faultline.engine.asked import fault_of
 from faultline.engine.model import (
     MARGIN,
     Action,
@@ -81,8 +81,11 @@ def found_before(run: Run, fault: str) -> dict[str, Any]:
     """On what this fault acted in the run that is repeated; empty if that does not matter."""
     if run.spec.repeat is None:
         return {}
-    begun = next((each.node for each in run.status.faults if each.name == fault), "")
-    found = run.spec.repeat.targets.get(begun or fault)
+    begun = next((each for each in run.status.faults if each.name == fault), None)
+    # The parts of one node have targets of their own; its attempts have that of the node.
+    alike = begun.node if begun is not None and begun.aim is None else ""
+    known = run.spec.repeat.targets
+    found = known.get(fault) or known.get(alike)
     return found.model_dump() if found is not None else {}
 
 
@@ -162,14 +165,10 @@ def _fault(run: Run, node: FaultNode, do: Do, injector: Injecting) -> Answer:
 
 
 def _admit(run: Run, injector: Injecting, tools: Tools) -> Admitted:
-    changes: dict[str, list[ChangeStatus]] = {}
-    for node in first_faults(run):
-        planned = injector.changes(order_for(run, node))
-        changes[node.name] = [
-            ChangeStatus(describe=does, undo=undo, state=str(StepState.PLANNED))
-            for does, undo in planned
-        ]
-    return Admitted(tools.environment(), tools.engines(), changes)
+    planned = planning.plan(run, injector, tools.choose, order_for)
+    changes = {each.node.name: each.changes for each in planned}
+    choices = {each.choice.node: each.choice for each in planned if each.choice is not None}
+    return Admitted(tools.environment(), tools.engines(), changes, tuple(choices.values()))
 
 
 def _inject(order: FaultOrder, injector: Injecting) -> Injected:

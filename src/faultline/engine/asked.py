@@ -4,22 +4,43 @@ from __future__ import annotations
 
 from faultline.api.experiment import FaultNode
 from faultline.api.graph import FaultStep, SearchStep, walk
-from faultline.api.run import Run
+from faultline.api.run import FaultStatus, Run
+from faultline.api.selector import Choice, Chosen
 from faultline.errors import Bug
 from faultline.units import Duration
 
 
 def fault_of(run: Run, name: str) -> FaultNode:
     """A fault of the experiment, or one that a node has begun: an attempt or a trial."""
-    for node in run.spec.resolved.faults:
-        if node.name == name:
-            return as_then(run, node, name)
     begun = next((each for each in run.status.faults if each.name == name), None)
+    named = begun.of or name if begun is not None else name
+    for node in run.spec.resolved.faults:
+        if node.name == named:
+            return as_then(run, aimed(node, begun), named)
     steps = {step.name: step for _, step in walk(run.spec.resolved.nodes)}
     step = steps.get(begun.node) if begun is not None else None
     if begun is None or not isinstance(step, FaultStep | SearchStep):
         raise Bug(f"the run has no fault {name}")
-    return as_then(run, of_step(step, name, begun.params), step.name)
+    return as_then(run, of_step(step, name, begun.params, begun.aim), step.name)
+
+
+def aimed(node: FaultNode, fault: FaultStatus | None) -> FaultNode:
+    """What is asked for of a fault of the document, or of the part of it for one of its targets."""
+    if fault is None or fault.aim is None:
+        return node
+    update = {"name": fault.name, "target": fault.aim.target, "selector": None}
+    return node.model_copy(update=update)
+
+
+def parts(name: str, choice: Choice | None) -> list[tuple[str, Chosen | None]]:
+    """A fault as it is injected: once for each target that its selector found. The names of parts
+    are such as no document may use.
+    """
+    if choice is None:
+        return [(name, None)]
+    if len(choice.targets) == 1:
+        return [(name, choice.targets[0])]
+    return [(f"{name}.t{number}", each) for number, each in enumerate(choice.targets, 1)]
 
 
 def as_then(run: Run, node: FaultNode, named: str) -> FaultNode:
@@ -31,13 +52,17 @@ def as_then(run: Run, node: FaultNode, named: str) -> FaultNode:
     return node.model_copy(update={key: at for key, at in changed.items() if at is not None})
 
 
-def of_step(step: FaultStep | SearchStep, name: str, params: dict[str, object]) -> FaultNode:
+def of_step(
+    step: FaultStep | SearchStep, name: str, params: dict[str, object], aim: Chosen | None = None
+) -> FaultNode:
     """What a node asks for. Not validated again: attempts have names that no document may use."""
     spec = step.fault if isinstance(step, SearchStep) else step
     impact = step.impact if isinstance(step, FaultStep) else None
+    selector = step.selector if isinstance(step, FaultStep) and aim is None else None
     return FaultNode.model_construct(
         name=name, fault=spec.fault, params=params, duration=spec.duration, allow=spec.allow,
-        target=spec.target, start=Duration(0), impact=impact,
+        target=aim.target if aim else spec.target, selector=selector, start=Duration(0),
+        impact=impact,
     )  # fmt: skip
 
 

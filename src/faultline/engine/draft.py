@@ -28,7 +28,8 @@ from faultline.api.run import (
     RunStatus,
     Stage,
 )
-from faultline.engine.asked import as_then, of_step
+from faultline.api.selector import Choice
+from faultline.engine.asked import aimed, as_then, of_step
 from faultline.engine.model import Action, Do, Now
 from faultline.errors import Bug
 
@@ -122,12 +123,17 @@ class Draft:
     def fault_node(self, fault: FaultStatus) -> FaultNode:
         """What was asked for: as a fault of the experiment stands there, else by its node."""
         if not fault.node:
-            node = next(node for node in self.spec.faults if node.name == fault.name)
-            return as_then(self.run, node, node.name)
+            named = fault.of or fault.name
+            node = next(node for node in self.spec.faults if node.name == named)
+            return as_then(self.run, aimed(node, fault), named)
         step = self._steps[fault.node]
         if not isinstance(step, FaultStep | SearchStep):
             raise Bug(f"node {fault.node} is no fault")
-        return as_then(self.run, of_step(step, fault.name, fault.params), step.name)
+        return as_then(self.run, of_step(step, fault.name, fault.params, fault.aim), step.name)
+
+    def choice(self, name: str) -> Choice | None:
+        """What the selector of a fault of the document chose; None if it has none."""
+        return next((each for each in self.status.choices if each.node == name), None)
 
     def then(self, node: str) -> Timing | None:
         """When a node began in the run that is repeated, and how long it lasted."""

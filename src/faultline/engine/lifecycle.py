@@ -6,6 +6,7 @@ from typing import Any
 
 from faultline.api.experiment import FaultNode
 from faultline.api.run import ActionStatus, Failure, FaultStatus, Phase, Stage
+from faultline.api.selector import Chosen
 from faultline.engine.draft import Draft
 from faultline.engine.model import MARGIN, SECOND, Do, Injected, Recovered, Result, fault_uid
 from faultline.injection.reading import Effect, Reading
@@ -29,10 +30,17 @@ def step(draft: Draft, node: FaultNode, fault: FaultStatus) -> None:
         _STEPS[fault.stage](draft, node, fault)
 
 
-def add(draft: Draft, name: str, fault: str, params: dict[str, Any], node: str) -> None:
+def add(
+    draft: Draft,
+    name: str,
+    fault: str,
+    params: dict[str, Any],
+    node: str,
+    aim: Chosen | None = None,
+) -> None:
     """Begin a fault of a node; its name is its own among all attempts and trials of the run."""
     uid = fault_uid(draft.run.metadata.uid, name)
-    status = FaultStatus(name=name, fault=fault, uid=uid, params=params, node=node)
+    status = FaultStatus(name=name, fault=fault, uid=uid, params=params, node=node, aim=aim)
     draft.status.faults.append(status)
     _inject(draft, draft.fault_node(status), status)
 

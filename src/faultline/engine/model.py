@@ -14,6 +14,7 @@ from typing import Any, Literal
 from faultline.api.probe import Measurement
 from faultline.api.repeat import FoundTarget
 from faultline.api.run import ChangeStatus, Environment, Failure, RunStatus
+from faultline.api.selector import Choice
 from faultline.api.traffic import TrafficFigures, TrafficSecond
 from faultline.api.watching import LogStatus, TargetSecond, TargetStatus
 from faultline.injection.reading import Reading
@@ -69,6 +70,7 @@ class Admitted:
     environment: Environment
     engines: dict[str, str]
     changes: dict[str, list[ChangeStatus]]
+    choices: tuple[Choice, ...] = ()  # what the selectors of its faults mean
 
 
 @dataclass(frozen=True, slots=True)

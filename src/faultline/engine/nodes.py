@@ -20,18 +20,16 @@ from faultline.api.graph import (
 )
 from faultline.api.graph_status import Answer, NodeState, NodeStatus
 from faultline.api.repeat import Timing
-from faultline.api.run import FaultStatus, ProbeStatus, Stage
-from faultline.engine import graph_scope, lifecycle, searching
+from faultline.api.run import ProbeStatus
+from faultline.engine import graph_scope, node_faults, searching
 from faultline.engine.draft import Draft
 from faultline.engine.model import SECOND, Do
 from faultline.engine.node_ends import (
     cancelled,
-    doom,
     end,
     end_aborted,
     end_failed,
     skip,
-    tries_left,
 )
 from faultline.units import Duration
 
@@ -220,80 +218,6 @@ def _not(step: ProbeStep) -> str:
     return "did not hold" if step.until == "holds" else "did not fail"
 
 
-# ---------------------------------------------------------------------- fault
-
-
-def _begin_fault(draft: Draft, step: FaultStep, node: NodeStatus) -> None:
-    number = len(node.attempts)
-    name = step.name if number == 1 else f"{step.name}_{number}"
-    lifecycle.add(draft, name, step.fault, step.params, step.name)
-
-
-def _fault(draft: Draft, step: FaultStep, node: NodeStatus) -> None:
-    fault = [each for each in draft.status.faults if each.node == node.name][-1]
-    given_up = cancelled(draft, node)
-    if (given_up or node.finish) and fault.stage is not Stage.ENDED:
-        fault.finish = True
-    if fault.stage is Stage.ENDED:
-        _fault_ended(draft, step, node, fault)
-    elif fault.effect in ("ineffective", "unmeasured") or fault.failure is not None:
-        verdict, text = _fault_answer(step, fault)
-        if not given_up and not tries_left(step, node) and node.verdict is None:
-            node.verdict, node.text = verdict, text
-            if verdict == "error" and fault.failure and not _borne(draft, step, node):
-                draft.fail(fault.failure, fault.name)
-            doom(draft, step, node)
-    elif step.background and fault.stage is Stage.MEASURED and node.state is NodeState.RUNNING:
-        node.state = NodeState.RELEASED
-        node.output = _output(fault)
-        draft.point("released", "it acts; what follows begins", node.name)
-
-
-def _borne(draft: Draft, step: NodeBase, node: NodeStatus) -> bool:
-    return step.continue_on_failure or any(
-        draft.step_of(each.name).continue_on_failure for each in draft.holders(node)
-    )
-
-
-def _fault_ended(draft: Draft, step: FaultStep, node: NodeStatus, fault: FaultStatus) -> None:
-    node.output = _output(fault)
-    verdict, text = _fault_answer(step, fault)
-    if verdict == "held" and node.cancelled:
-        end_failed(draft, step, node, "error", node.cancelled)
-    elif verdict == "held":
-        end(draft, node, "held", text)
-    elif cancelled(draft, node) and fault.failure is None and fault.effect is None:
-        end_aborted(draft, node)
-    else:
-        end_failed(draft, step, node, verdict, text)
-
-
-def _fault_answer(step: FaultStep, fault: FaultStatus) -> tuple[Answer, str]:
-    if fault.end == lifecycle.PERSON:
-        return "error", f"it is not undone: {fault.error or fault.end}"
-    if fault.failure is not None or fault.error:
-        return "error", fault.error
-    if fault.effect == "effective":
-        if step.impact and fault.impact_at is None and fault.stage is Stage.ENDED:
-            return "not effective", f"no impact: {step.impact} never held while it acted"
-        return "held", ""
-    reading = fault.reading or {}
-    why = str(reading.get("reason") or f"measured {reading.get('measured') or 'nothing'}")
-    return ("not effective" if fault.effect == "ineffective" else "not measured"), why
-
-
-def _output(fault: FaultStatus) -> dict[str, Any]:
-    reading = fault.reading or {}
-    return {
-        "effect": fault.effect or "",
-        "asked": reading.get("asked", ""),
-        "measured": reading.get("measured", ""),
-        "values": reading.get("values", {}),
-        "impact": fault.impact_at is not None,
-        "end": fault.end or "",
-    }
-
-
 # ---------------------------------------------------------------------- traffic
 
 
@@ -366,7 +290,7 @@ _BEGIN: dict[type[NodeBase], Begin] = {
     ApprovalStep: _begin_approval,
     BranchStep: _begin_branch,
     ExperimentStep: _begin_child,
-    FaultStep: _begin_fault,
+    FaultStep: node_faults.begin,
     ProbeStep: _begin_probe,
     SearchStep: searching.begin,
     TaskStep: _begin_task,
@@ -375,7 +299,7 @@ _BEGIN: dict[type[NodeBase], Begin] = {
 _RUN: dict[type[NodeBase], Begin] = {
     ApprovalStep: _approval,
     ExperimentStep: _elsewhere,
-    FaultStep: _fault,
+    FaultStep: node_faults.run,
     ProbeStep: _probe,
     SearchStep: searching.run,
     TaskStep: _elsewhere,

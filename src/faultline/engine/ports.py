@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from faultline.api.probe import Measurement, ProbeBase
 from faultline.api.run import Environment, Run
+from faultline.api.selector import Choice, Selector
 from faultline.api.traffic import TrafficFigures, TrafficSecond, TrafficSpec
 from faultline.api.watching import LogSpec, LogStatus, TargetSecond, TargetStatus
 from faultline.changes.model import Record
@@ -150,6 +151,12 @@ class Doer(Protocol):
         ...
 
 
+Choose = Callable[[str, Selector, str, frozenset[str]], Choice]
+"""What a selector means now: of which fault it is, the selector, what chance is drawn from, and the
+guards that are overridden. Looks and touches nothing; raises what injecting would refuse.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Tools:
     """Everything that acts, for one run."""
@@ -164,3 +171,5 @@ class Tools:
     """Where the driver puts what was reported to the run, for its probes."""
     doer: Doer | None = None
     """Who carries out tasks and other experiments."""
+    choose: Choose | None = None
+    """What resolves the selectors of faults."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from faultline.api.run import FaultStatus, Phase
+from faultline.api.selector import Choice
 from faultline.api.traffic import TrafficFigures, with_earlier
 from faultline.engine import lifecycle, probing, watching
+from faultline.engine.asked import parts
 from faultline.engine.draft import Draft
-from faultline.engine.model import Admitted, Do, Done, Facts, Result
+from faultline.engine.model import Admitted, Do, Done, Facts, Result, fault_uid
 
 
 def fold(draft: Draft, result: Result) -> None:
@@ -51,9 +54,31 @@ def _admitted(draft: Draft, result: Result) -> None:
     elif isinstance(result.answer, Admitted):
         draft.status.environment = result.answer.environment
         draft.status.engines = result.answer.engines
+        _spread(draft, result.answer.choices)
         for fault in draft.status.faults:
             fault.changes = result.answer.changes.get(fault.name, [])
         draft.point("admitted", "everything is possible here", now=result.now)
+
+
+def _spread(draft: Draft, choices: tuple[Choice, ...]) -> None:
+    """A fault with a selector becomes one for each target that it found, with a life of its own."""
+    if draft.status.phase is not Phase.ADMISSION:
+        return  # it was given up meanwhile
+    draft.status.choices = list(choices)
+    for choice in choices:
+        draft.point("chosen", choice.text, choice.node)
+    uid, faults = draft.run.metadata.uid, list[FaultStatus]()
+    for fault in draft.status.faults:
+        choice = None if fault.node else draft.choice(fault.name)
+        faults += [
+            fault
+            if choice is None
+            else fault.model_copy(
+                update={"name": name, "uid": fault_uid(uid, name), "aim": aim, "of": fault.name}
+            )
+            for name, aim in parts(fault.name, choice)
+        ]
+    draft.status.faults = faults
 
 
 def _done(draft: Draft, do: Do, name: str, result: Result) -> None:

@@ -90,7 +90,8 @@ def _judged_faults(draft: Draft) -> list[FaultStatus]:
         if node is None:
             found[fault.name] = fault
         elif node.type == "fault" and not tolerated(draft, node):
-            found[f"node {fault.node}"] = fault
+            part = fault.name.partition(".t")[2]  # of several targets each counts
+            found[f"node {fault.node} {part}"] = fault
     return list(found.values())
 
 

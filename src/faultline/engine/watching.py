@@ -5,11 +5,12 @@ the run does or how it is judged.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from faultline.api.experiment import ExperimentSpec
 from faultline.api.run import Phase, Run
+from faultline.api.selector import Choice
 from faultline.api.targets import FaultSpec, TargetSpec
 from faultline.api.watching import TargetSecond, TargetStatus
 from faultline.engine.draft import Draft
@@ -27,12 +28,16 @@ MOST = 16
 """Targets that are looked at, the host among them."""
 
 
-def targets(spec: ExperimentSpec) -> dict[str, dict[str, Any]]:
-    """What is looked at, by its name: the host, what faults act on, then what else is wanted."""
+def targets(spec: ExperimentSpec, choices: Sequence[Choice] = ()) -> dict[str, dict[str, Any]]:
+    """What is looked at, by its name: the host, what faults act on, then what else is wanted, then
+    what selectors found and did not choose.
+    """
     hit = [fault.target for fault in _faults(spec)]
+    hit += [each.target for choice in choices for each in choice.targets]
     if not hit and not spec.watch:
         return {}
-    wanted = [TargetSpec(), *hit, *spec.watch]
+    rest = [each.target for choice in choices for each in choice.rest]
+    wanted = [TargetSpec(), *hit, *spec.watch, *rest]
     asked = [each.model_dump(exclude_defaults=True) for each in wanted]
     return dict(list({name_of(each): each for each in asked}.items())[:MOST])
 
@@ -115,7 +120,7 @@ def until(target: TargetStatus) -> float:
 
 def begin(run: Run, watching: Watching) -> Watched:
     """Look at all targets from now on; logs that were marked before are not marked again."""
-    found = targets(run.spec.resolved)
+    found = targets(run.spec.resolved, run.status.choices)
     for name, target in found.items():
         watching.start(name, target)
     marked = run.status.logs
@@ -132,7 +137,9 @@ def collect(run: Run, now: float, watching: Watching) -> Watched:
     cuts = [at for f in status.faults for at in (f.started, f.recovered_at) if at is not None]
     window = Window(status.started or now, now, tuple(cuts))
     read = watching.end(run.spec.resolved.logs, status.logs, window)
-    return Watched(tuple(_statuses(targets(run.spec.resolved), watching)), tuple(read))
+    return Watched(
+        tuple(_statuses(targets(run.spec.resolved, run.status.choices), watching)), tuple(read)
+    )
 
 
 def _statuses(found: dict[str, dict[str, Any]], watching: Watching) -> Iterator[TargetStatus]:

@@ -8,6 +8,7 @@ import socket
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ from typing import Any
 from pydantic import ValidationError
 
 import faultline
-from faultline.api.admission import PLUGIN_PROBE
+from faultline.api.admission import PLUGIN_PROBE, PLUGIN_SELECTOR
 from faultline.api.document import Problem, problems_of
 from faultline.api.probe import PluginProbe
 from faultline.api.run import Environment, Run
+from faultline.api.selector import PluginSelector
 from faultline.changes.kind import kinds
 from faultline.changes.model import Record
 from faultline.engine.actions import found_before
@@ -26,7 +28,7 @@ from faultline.engine.asked import first_faults
 from faultline.engine.ports import FaultOrder, Injecting, Tools
 from faultline.engine.signals import Heard
 from faultline.errors import UnknownName
-from faultline.injection import registry
+from faultline.injection import choosing, registry
 from faultline.injection.injector import Injector
 from faultline.injection.plan import Order
 from faultline.injection.reading import Reading
@@ -106,17 +108,21 @@ def host_tools(state: Path | None = None) -> Tools:
 
     traffic, heard = Traffics(), Heard()
     probers = Probers(traffic.figures, heard.get)
-    return Tools(injector, probers, traffic, environment, engines, Watched(), heard)
+    return Tools(
+        injector, probers, traffic, environment, engines, Watched(), heard, choose=choosing.choose
+    )
 
 
 def check_fault(fault: str, params: dict[str, Any]) -> list[Problem]:
-    """What is wrong with a fault's id and parameters, by the registry; and with a probe of somebody
-    else, as its plug-in says.
+    """What is wrong with a fault's id and parameters, by the registry; and with a probe or a
+    selector of somebody else, as its plug-in says.
     """
     if fault == PLUGIN_PROBE:
         from faultline.probes.plugin import problems
 
         return problems(PluginProbe.model_validate(params))
+    if fault == PLUGIN_SELECTOR:
+        return choosing.problems(PluginSelector.model_validate(params))
     try:
         model = registry.get(fault).params_type()
     except UnknownName as error:
@@ -134,6 +140,11 @@ def check_fault(fault: str, params: dict[str, Any]) -> list[Problem]:
 
 def engines() -> dict[str, str]:
     """Versions of what carries out a run."""
+    return dict(_versions())
+
+
+@cache
+def _versions() -> dict[str, str]:
     found: dict[str, str] = {}
     for name in _ENGINES:
         try:
@@ -164,6 +175,7 @@ def environment() -> Environment:
     )
 
 
+@cache
 def _processor() -> str:
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         name, _, value = line.partition(":")

@@ -95,14 +95,14 @@ def group(pid: int, container: str, spec: Data) -> str:
     said = str(cast("Data", linux).get("cgroupsPath", "")) if isinstance(linux, dict) else ""
     parts = said.split(":")
     scope = f"/{parts[1]}-{parts[2]}.scope" if len(parts) == 3 else said
-    for path in _groups(pid):
+    for path in groups(pid):
         if cut := _through_id(path, container) or _through(path, scope.rstrip("/")):
             return cut
     return ""
 
 
-def _groups(pid: int) -> list[str]:
-    """Its control group in each hierarchy."""
+def groups(pid: int) -> list[str]:
+    """The control group of a process in each hierarchy; none when it is gone."""
     try:
         lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
     except _NO_FILE:

@@ -80,6 +80,7 @@ def container(name: str, first: Process, argv: tuple[str, ...], spec: Data) -> C
         sandbox=sandbox,
         tool=() if crio else _podman(argv),
         stop_signal=notes.get(_STOP, ""),
+        image=notes.get(f"{_CRIO}ImageName", ""),
         fleeting=notes.get("io.podman.annotations.autoremove") == "TRUE",
     )
 

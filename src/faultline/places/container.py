@@ -28,6 +28,7 @@ class Container:
     sandbox: bool = False  # holds the pod's namespaces and runs nothing
     tool: tuple[str, ...] = ()  # the command that reaches the very runtime that started it
     stop_signal: str = ""  # what its image asks for instead of SIGTERM
+    image: str = ""  # where it stands in a file of its runtime
     fleeting: bool = False  # its runtime removes it as soon as it has ended
 
     @property

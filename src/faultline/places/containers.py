@@ -15,7 +15,7 @@ from faultline.kernel import procfs
 from faultline.places import conmons, labelled, shims
 from faultline.places.container import Container
 
-__all__ = ["Container", "all_containers", "find", "find_in_pod"]
+__all__ = ["Container", "all_containers", "find", "find_in_pod", "with_label"]
 
 _SHOWN = 10  # candidates that an answer names
 
@@ -46,8 +46,7 @@ def find(text: str) -> Container:
     key, equals, value = text.partition("=")
     complaints: list[str] = []
     if equals:
-        found, complaints = labelled.find(known, key, value)
-        found = _of_pods(found, known)
+        found, complaints = with_label(known, key, value)
     else:
         found = [each for each in known if text == each.id]
         found = found or [each for each in known if text == each.name]
@@ -55,6 +54,12 @@ def find(text: str) -> Container:
     if not found:
         raise TargetGone(f"no container is called {text!r}", hint=_hint(text, known, complaints))
     return _one(found, f"fit {text!r}", "--container ID")
+
+
+def with_label(known: list[Container], key: str, value: str) -> tuple[list[Container], list[str]]:
+    """Those of them that have a label, or are in a pod that has it; and who could not be asked."""
+    found, complaints = labelled.find(known, key, value)
+    return _of_pods(found, known), complaints
 
 
 def _of_pods(found: list[Container], known: list[Container]) -> list[Container]:

@@ -105,6 +105,7 @@ def _container(name: str, first: Process, shim: _Shim, spec: Data, folder: str) 
         sandbox=sandbox,
         tool=() if docker else ("ctr", "--address", shim.address, "--namespace", shim.namespace),
         stop_signal=str(config.get("StopSignal") or ""),
+        image=str(config.get("Image") or labels.get(f"{_CRI}image-name", "")),
         fleeting=bool(docker.get("fleeting")),
     )
 

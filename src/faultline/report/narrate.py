@@ -18,6 +18,7 @@ from faultline.report import budgets, found, gantt, loads, nodes, watched, words
 from faultline.report.moments import Clock
 from faultline.report.story import (
     ChangeStory,
+    ChoiceStory,
     Event,
     Failure,
     FaultStory,
@@ -61,6 +62,16 @@ def story(run: Run) -> Story:
         events=tuple(Event(clock.at(p.at), p.event, p.node, p.text) for p in status.timeline),
         phases=_phases(status, clock),
         faults=tuple(_fault(f, clock) for f in status.faults),
+        choices=tuple(
+            ChoiceStory(
+                c.node,
+                c.text,
+                tuple(each.words for each in c.targets),
+                tuple(each.words for each in c.rest),
+                tuple(c.spared.items()),
+            )
+            for c in status.choices
+        ),
         probes=_probes(status, spec, clock),
         traffic=tuple(loads.told(t, _named(spec.traffic, t.name), clock) for t in status.traffic),
         budgets=budgets.budgets(status, spec, clock),
@@ -145,6 +156,7 @@ def _fault(fault: FaultStatus, clock: Clock) -> FaultStory:
         end=fault.end or "",
         error=fault.error,
         impact=clock.maybe(fault.impact_at),
+        where=fault.aim.words if fault.aim is not None else "",
     )
 
 

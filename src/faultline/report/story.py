@@ -81,6 +81,7 @@ class FaultStory:
     end: str = ""
     error: str = ""
     impact: float | None = None  # when the service itself was first hurt
+    where: str = ""  # the one of its targets that a selector chose
 
     @property
     def time_to_effect(self) -> float | None:
@@ -229,6 +230,17 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class ChoiceStory:
+    """What the selector of a fault found: who was hit, who was not, who is never hit."""
+
+    node: str
+    text: str
+    hit: tuple[str, ...] = ()
+    rest: tuple[str, ...] = ()
+    spared: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Story:
     """One run."""
 
@@ -251,6 +263,7 @@ class Story:
     events: tuple[Event, ...] = ()
     phases: tuple[Stretch, ...] = ()
     faults: tuple[FaultStory, ...] = ()
+    choices: tuple[ChoiceStory, ...] = ()
     probes: tuple[ProbeStory, ...] = ()
     traffic: tuple[TrafficStory, ...] = ()
     budgets: tuple[BudgetStory, ...] = ()

@@ -38,6 +38,7 @@ def summary(story: Story, width: int, comparison: Comparison | None = None) -> s
         _curves(story, width),
         _nodes(story, width),
         *(_search(search, width) for search in story.searches),
+        _choices(story, width),
         *_faults(story.faults, width),
         *(_traffic(load, width) for load in story.traffic),
         _figures(story),
@@ -163,6 +164,17 @@ def _search(search: SearchStory, width: int) -> list[str]:
     return [*out, *_wrap(clean(told), width, "  ")]
 
 
+def _choices(story: Story, width: int) -> list[str]:
+    out: list[str] = []
+    for choice in story.choices:
+        out += _wrap(f"{clean(choice.node)}: {clean(choice.text)}", width, "    ", "  ")
+        if choice.rest:
+            out += _wrap(f"not hit: {clean(', '.join(choice.rest))}", width, "      ", "    ")
+        for name, why in choice.spared[:_LISTED]:
+            out += _wrap(f"spared: {clean(name)}, {clean(why)}", width, "      ", "    ")
+    return ["Targets", *out] if out else []
+
+
 def _faults(faults: Sequence[FaultStory], width: int) -> list[list[str]]:
     """One by one; of many, those of which there is nothing more to say in a line each."""
     if len(faults) <= _MANY:
@@ -185,6 +197,7 @@ def _fault(fault: FaultStory, width: int) -> list[str]:
     state = f"{answer.sign} {clean(answer.word)}" if fault.started is not None else "never injected"
     out = [f"Fault {clean(fault.name)}: {clean(fault.fault)}, {state}"]
     pairs = [
+        ("on", fault.where),
         ("asked", fault.asked),
         (
             "measured",
