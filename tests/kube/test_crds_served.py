@@ -92,16 +92,22 @@ def test_status_is_written_apart_from_the_spec(served: Client, namespace: str) -
 
 
 def test_kubectl_explains_and_shows_what_matters(
-    served: Client, apiserver: Server, namespace: str
+    served: Client, apiserver: Server, namespace: str, tmp_path: Path
 ) -> None:
     kubectl = program("kubectl")
     served.create(kind_of("Experiment"), document("slow-network.yaml"), namespace)
 
     def said(*words: str) -> str:
-        command = [kubectl, "--kubeconfig", str(apiserver.kubeconfig()), *words]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        options = (f"--kubeconfig={apiserver.kubeconfig()}", f"--cache-dir={tmp_path}")
+        command = [kubectl, *options, *words]
+        ended = subprocess.run(command, check=False, capture_output=True, text=True)
+        return ended.stdout or ended.stderr
 
-    explained = said("explain", "experiments.spec.faults")
+    # The server publishes what it can explain a moment after it serves it.
+    until = time.monotonic() + 60
+    while "DESCRIPTION" not in (explained := said("explain", "experiments.spec.faults")):
+        assert time.monotonic() < until, explained
+        time.sleep(1)
     assert "How long it lasts, from the moment at which it is injected." in " ".join(
         explained.split()
     )
