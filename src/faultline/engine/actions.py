@@ -86,7 +86,7 @@ def found_before(run: Run, fault: str) -> dict[str, Any]:
     alike = begun.node if begun is not None and begun.aim is None else ""
     known = run.spec.repeat.targets
     found = known.get(fault) or known.get(alike)
-    return found.model_dump() if found is not None else {}
+    return found.model_dump(by_alias=False) if found is not None else {}
 
 
 def _perform(run: Run, action: Action, tools: Tools) -> Answer:
