@@ -8,16 +8,16 @@ done second: an action is in the store before it is begun, so the next engine fi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
-from faultline.api.run import Phase, Point, Run, RunStatus
+from faultline.api.run import Phase, Point, Run, RunStatus, Stage
 from faultline.api.traffic import TrafficSecond
 from faultline.api.watching import TargetSecond
 from faultline.engine import actions, watching
 from faultline.engine.model import SECOND, Action, Facts, Now, Result
 from faultline.engine.ports import Tools
 from faultline.engine.reconcile import reconcile
-from faultline.errors import Conflict
-from faultline.stores.model import Filter, Stale, Store
+from faultline.stores.model import Filter, Stale, Store, StoreFailed
 
 Listener = Callable[[Run, Point], None]
 """Called for everything that happens, as it happens, in the thread of the driver."""
@@ -26,6 +26,9 @@ Start = Callable[[Run, Action], None]
 
 LONGEST = SECOND
 """Nanoseconds after which wishes of others and traffic are looked for, whatever happens."""
+
+AWAY = 60 * SECOND
+"""Nanoseconds for which a store that cannot be reached is waited for, beyond what faults last."""
 
 
 class Carrying:
@@ -39,7 +42,8 @@ class Carrying:
         self.tools = tools
         self.listener = listener
         self.sure: Callable[[], bool] = lambda: True
-        """Whether nobody else can be carrying out the run by now."""
+        """Whether nobody else can be carrying out the run by now; raises Conflict if somebody
+        does."""
         self.halted: Callable[[], str] = str  # why everything on this host is to stop
         self.interrupt = ""
         self.patience = LONGEST
@@ -50,7 +54,8 @@ class Carrying:
         self._flying: set[str] = set()
         self._told = 0
         self._looked: int | None = None
-        self._resumed = False
+        self._away: int | None = None  # since when the store is out of reach
+        self._anew = True  # nothing was written here yet
         self._run: Run | None = None
 
     @property
@@ -59,7 +64,6 @@ class Carrying:
         if self._run is None:
             self._run = self.store.get(Run, self.name)
             self._told = len(self._run.status.timeline)
-            self._resumed = self._run.status.started is not None
         return self._run
 
     @property
@@ -87,31 +91,46 @@ class Carrying:
         """Decide once and begin what is wanted; when to step again at the latest, by
         CLOCK_BOOTTIME.
 
-        Raises Conflict if another engine may have taken the run over.
+        While the store cannot be reached nothing is begun. Raises StoreFailed when that lasts, and
+        Conflict or Fenced if another engine has taken the run over.
         """
+        try:
+            wake_ns = self._step()
+        except StoreFailed as error:
+            return self._bear(error)
+        self._away = None
+        return wake_ns
+
+    def _step(self) -> int:
         now, run = actions.instant(), self.run
         facts = Facts(
-            tuple(self._pending), self._traffic(run), self.interrupt, self._resumed,
-            self._targets(run), self.halted(),
+            tuple(self._pending), self._traffic(run), self.interrupt,
+            targets=self._targets(run), halted=self.halted(),
         )  # fmt: skip
         run, wanted, wake_ns = self._decide(self._fresh(run, now), facts, now)
-        self._run, self._pending, self._resumed = run, [], False
+        self._run, self._pending = run, []
         if self.tools.heard is not None:
             self.tools.heard.put(run.spec.signals)
         self._tell(run)
+        self._flying.intersection_update([action.id for action in wanted])
         begun = [action for action in wanted if action.id not in self._flying]
         if begun and not self.sure():
-            raise Conflict(
-                f"run {self.name} may have been taken over by another engine",
-                holder=self.name,
-                hint="the store was not reached in time; the other engine goes on with the run",
-            )
+            return now.boot_ns + LONGEST  # its lease may be renewed by then
         for action in begun:
             self._flying.add(action.id)
             self._start(run, action)
-        self._flying.intersection_update([action.id for action in wanted])
         longest = now.boot_ns + (LONGEST if _grows(run) else self.patience)
         return longest if wake_ns is None else min(longest, wake_ns)
+
+    def _bear(self, error: StoreFailed) -> int:
+        """The store is away: wait for it as long as a fault may act, and a little longer."""
+        now, self._looked = actions.instant().boot_ns, None
+        self._away = now if self._away is None else self._away
+        faults = self._run.status.faults if self._run is not None else []
+        acting = [f.deadline_ns or 0 for f in faults if f.stage is not Stage.ENDED]
+        if now >= max([self._away + AWAY, *(deadline + AWAY for deadline in acting)]):
+            raise error
+        return now + LONGEST
 
     def close(self) -> None:
         """Measure no more."""
@@ -127,7 +146,8 @@ class Carrying:
     ) -> tuple[Run, tuple[Action, ...], int | None]:
         """Decide and write it down; if somebody else wrote the run meanwhile, decide again."""
         while True:
-            decision = reconcile(run, facts, now)
+            resumed = self._anew and run.status.started is not None
+            decision = reconcile(run, replace(facts, resumed=resumed), now)
             if not _differ(decision.status, run.status):
                 return run, decision.actions, decision.wake_ns
             try:
@@ -137,6 +157,7 @@ class Carrying:
             except Stale:
                 run = self.store.get(Run, self.name)
                 continue
+            self._anew = False
             return written, decision.actions, decision.wake_ns
 
     def _fresh(self, run: Run, now: Now) -> Run:

@@ -22,7 +22,7 @@ from faultline.engine.children import Finder
 from faultline.engine.doing import HostDoer
 from faultline.engine.driver import Driver, Listener
 from faultline.engine.ports import Tools
-from faultline.errors import Halted, InvalidDocument, UnknownName, UsageError
+from faultline.errors import Conflict, Halted, InvalidDocument, UnknownName, UsageError
 from faultline.stores import opening
 from faultline.stores.model import Exists, Filter, Stale, Store, Summary
 from faultline.stores.renewal import Renewal
@@ -161,7 +161,13 @@ class Runs:
 
     def _sure(self, name: str) -> bool:
         lease = self._renewal.lease(Run, name)
-        return lease is not None and lease.sure
+        if lease is None:
+            raise Conflict(
+                f"run {name} was taken over by another engine",
+                holder=name,
+                hint="the store was not reached in time; the other engine goes on with the run",
+            )
+        return lease.sure
 
     def leave(self, name: str) -> None:
         """Let another engine have a run that is not carried out here any more."""
