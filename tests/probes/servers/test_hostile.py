@@ -167,6 +167,7 @@ def test_a_tls_server_that_stops_in_the_middle(probe: Probe, raw: Serve, authori
 
     def handle(wire: socket.socket) -> None:
         with context.wrap_socket(wire, server_side=True) as encrypted:
+            encrypted.recv(65536)
             encrypted.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n123")
             encrypted.recv(1)  # until it hangs up
 
