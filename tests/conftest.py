@@ -9,8 +9,11 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 import tempfile
+import threading
 import time
+import traceback
 import uuid
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -251,6 +254,40 @@ def _own_state() -> Iterator[None]:
         del os.environ["FAULTLINE_STATE"]
     else:
         os.environ["FAULTLINE_STATE"] = before
+
+
+def _busy(threads: list[threading.Thread]) -> list[str]:
+    """Those that use processor time although nobody waits for them, with what they are doing."""
+
+    def used() -> dict[threading.Thread, int]:
+        alive = [each for each in threads if each.is_alive() and each.native_id]
+        stats = {each: Path(f"/proc/self/task/{each.native_id}/stat") for each in alive}
+        return {
+            each: sum(map(int, path.read_text().rpartition(")")[2].split()[11:13]))
+            for each, path in stats.items()
+            if path.exists()
+        }
+
+    before = used()
+    time.sleep(0.3)
+    ticks = 0.1 * os.sysconf("SC_CLK_TCK")
+    frames = sys._current_frames()  # noqa: SLF001 (there is no public name)
+    return [
+        f"{each.name}:\n{''.join(traceback.format_stack(frames[each.ident or 0]))}"
+        for each, after in used().items()
+        if after - before.get(each, after) > ticks
+    ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_busy_thread(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A thread that a test forgot and that never rests makes everything after it slow."""
+    before = set(threading.enumerate())
+    yield
+    left = [each for each in threading.enumerate() if each not in before]
+    if left and (busy := _busy(left)):
+        name = request.node.nodeid
+        pytest.fail(f"{name} left busy threads:\n" + "\n".join(busy), pytrace=False)
 
 
 @pytest.fixture(scope="module", autouse=True)
