@@ -271,7 +271,7 @@ def _busy(threads: list[threading.Thread]) -> list[str]:
     before = used()
     time.sleep(0.3)
     ticks = 0.1 * os.sysconf("SC_CLK_TCK")
-    frames = sys._current_frames()  # noqa: SLF001 (there is no public name)
+    frames = sys._current_frames()
     return [
         f"{each.name}:\n{''.join(traceback.format_stack(frames[each.ident or 0]))}"
         for each, after in used().items()
