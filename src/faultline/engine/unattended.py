@@ -20,7 +20,7 @@ from faultline.engine.model import SECOND
 from faultline.engine.runs import Runs
 from faultline.engine.schedules import Schedules
 from faultline.errors import Bug, Conflict, FaultlineError, Halted, UnknownName
-from faultline.stores.model import Filter, Summary
+from faultline.stores.model import Filter, StoreFailed, Summary
 
 LOOK = 1.0
 """Seconds between two looks at the store."""
@@ -55,6 +55,7 @@ class Manager:
         self._carried: set[str] = set()
         self._later: dict[str, int] = {}  # not before then, by CLOCK_BOOTTIME
         self._halted = ""
+        self._waiting = True  # some run may be begun later, or was asked for
         self._kept: Runs | None = None
         self.begun: Callable[[str], None]
         """How a run is carried out beside the others: who goes through `carry`."""
@@ -71,6 +72,7 @@ class Manager:
     def begin(self, name: str) -> None:
         """Begin a run at the next look, which is now: whoever made it will not. For any thread."""
         self._ours.add(name)
+        self._waiting = True
         self._wakes.put(None)
 
     def keep(self) -> None:
@@ -88,14 +90,19 @@ class Manager:
         """
         with self._open() as kept:
             self._kept = kept
-            schedules, due = Schedules(kept.store), 0.0
-            seen = -1
+            schedules, due, seen = Schedules(kept.store), 0.0, -1
+            away = False
             while not self._ending:
-                now, version = actions.instant().at, kept.store.version()
-                if now >= due or version != seen:
-                    due = self._schedules(schedules, kept.halted(), now)
-                self._begin(kept)
-                seen = version
+                try:
+                    now, version = actions.instant().at, kept.store.version()
+                    if now >= due or version != seen:
+                        due = self._schedules(schedules, kept.halted(), now)
+                    self._begin(kept)
+                    seen, away = version, False
+                except StoreFailed as error:  # the next look may find it well
+                    if not away:
+                        _log.warning("nothing is begun meanwhile: %s", error.message)
+                    away = True
                 yield
 
     def _schedules(self, schedules: Schedules, halted: str, now: float) -> float:
@@ -113,6 +120,7 @@ class Manager:
             return sorted(self._carried)
 
     def _begin(self, kept: Runs) -> None:
+        self._waiting = False  # before it is looked who waits
         waiting = kept.summaries(Filter(ended=False))
         names = {each.name for each in waiting}
         self._nudge({each.name: each.version for each in waiting}, kept.halted())
@@ -120,7 +128,11 @@ class Manager:
             with self._lock:
                 full = len(self._carried) >= self._at_once
                 busy = each.name in self._carried
-            if not busy and not full and self._may(each, names):
+            if busy:
+                continue
+            if full or not self._may(each, names):
+                self._waiting = True
+            else:
                 with self._lock:
                     self._carried.add(each.name)
                 self._ours.discard(each.name)
@@ -173,6 +185,7 @@ class Manager:
             with self._lock:
                 self._driving.pop(name, None)
                 self._carried.discard(name)
+            self._waiting = True  # another has room, or this one is tried again
             self._leave(kept, name)
 
     def _leave(self, kept: Runs, name: str) -> None:
