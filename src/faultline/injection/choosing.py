@@ -225,8 +225,7 @@ def _processes(asked: ProcessSelector) -> list[Candidate]:
         port=asked.port or 0,
         uid=user_number(asked.user) if asked.user else -1,
     )
-    quoting = procfs.ourselves()
-    found = [each for each in wanted.find() if each.pid not in quoting]
+    found = wanted.find()
     if asked.parent:
         above = {each.pid for each in procfs.find_by_cmdline(asked.parent)}
         found = [each for each in found if each.ppid in above]
