@@ -70,6 +70,9 @@ def every(run: Run) -> list[Annotation]:
         text = f"{fault.name}: {fault.fault}, {fault.effect or 'unmeasured'}\n{told}"
         end = fault.recovered_at if fault.recovered_at is not None else last
         out.append(_made(fault.started, end, text, (*tags, "fault", f"fault:{fault.fault}")))
+    for pause in status.pauses:
+        end = pause.until if pause.until is not None else last
+        out.append(_made(pause.at, end, f"paused: {pause.why}", (*tags, "paused")))
     for name, text in _POINTS.items():
         at = getattr(status.points, name)
         if at is not None:

@@ -58,7 +58,8 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _about(told: Story) -> str:
     when = words.clock(told.began)
-    return f"{safe(told.hypothesis)}<br>{safe(told.run)}, {when}, took {words.span(told.length)}"
+    took = words.lasting(told.length, told.idle())
+    return f"{safe(told.hypothesis)}<br>{safe(told.run)}, {when}, took {took}"
 
 
 def _figures(told: Story) -> str:

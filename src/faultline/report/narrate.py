@@ -22,6 +22,7 @@ from faultline.report.story import (
     Event,
     Failure,
     FaultStory,
+    Halted,
     Judgement,
     ProbeStory,
     Sample,
@@ -61,6 +62,7 @@ def story(run: Run) -> Story:
         clock_step=_clock_step(status),
         events=tuple(Event(clock.at(p.at), p.event, p.node, p.text) for p in status.timeline),
         phases=_phases(status, clock),
+        pauses=tuple(Halted(clock.at(p.at), clock.maybe(p.until), p.why) for p in status.pauses),
         faults=tuple(_fault(f, clock) for f in status.faults),
         choices=tuple(
             ChoiceStory(
@@ -94,6 +96,8 @@ def story(run: Run) -> Story:
         environment=_environment(status),
         experiment=_yaml(run),
         creator=run.spec.creator,
+        seed=run.spec.seed,
+        repeats=run.spec.repeat.run if run.spec.repeat is not None else "",
     )
 
 
@@ -156,8 +160,15 @@ def _fault(fault: FaultStatus, clock: Clock) -> FaultStory:
         end=fault.end or "",
         error=fault.error,
         impact=clock.maybe(fault.impact_at),
-        where=fault.aim.words if fault.aim is not None else "",
+        where=_where(fault),
     )
+
+
+def _where(fault: FaultStatus) -> str:
+    """What it acted on; nothing for the host, which needs no words."""
+    if fault.aim is not None:
+        return fault.aim.words
+    return fault.target.words if fault.target is not None else ""
 
 
 def _plain(value: Any) -> str:

@@ -60,6 +60,7 @@ class Row:
     notes: tuple[str, ...]
     text: str
     style: str = ""  # classes of the style sheet: group, stopped, never, skipped
+    idle: float = 0.0  # for how many seconds of it the run was paused
 
     @property
     def stopped(self) -> bool:
@@ -77,6 +78,7 @@ class PhaseBar:
     start: float
     length: float | None
     tone: int
+    idle: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,7 @@ class Timeline:
     done: str  # what the rows are
     points: tuple[Tip, ...]
     bands: tuple[Bar, ...]
+    pauses: tuple[Bar, ...]
     panels: tuple[Panel, ...]
     around: tuple[float, float] | None  # the stretch around the faults, percent: start and width
 
@@ -109,10 +112,11 @@ def timeline(story: Story) -> Timeline:
         length=frame.length,
         ticks=tuple(frame.ticks()),
         phases=_phases(frame, story),
-        rows=tuple(_row(frame, bar) for bar in story.bars),
+        rows=tuple(_row(frame, story, bar) for bar in story.bars),
         done="Nodes" if story.has_graph else "Faults" if len(story.bars) > 1 else "Fault",
         points=_points(frame, story),
         bands=tuple(dict.fromkeys(bands)),
+        pauses=_pauses(frame, story),
         panels=tuple(panels),
         around=_around(frame, story),
     )
@@ -123,15 +127,25 @@ def _bar(frame: Frame, start: float, end: float, kind: str, label: str = "") -> 
     return Bar(left, max(round(frame.percent(end) - left, 3), 0.0), kind, label)
 
 
+def _pauses(frame: Frame, story: Story) -> tuple[Bar, ...]:
+    """The bands over everything while the run was paused."""
+    found: list[Bar] = []
+    for pause in story.pauses:
+        end = frame.length if pause.end is None else pause.end
+        why = f": {pause.why}" if pause.why else ""
+        label = f"paused for {words.span(end - pause.start)}{why}"
+        found.append(_bar(frame, pause.start, end, "paused", label))
+    return tuple(found)
+
+
 def _phases(frame: Frame, story: Story) -> tuple[PhaseBar, ...]:
     out: list[PhaseBar] = []
     for number, phase in enumerate(story.phases, 1):
         end = frame.length if phase.end is None else phase.end
         length = None if phase.end is None else phase.end - phase.start
         bar = _bar(frame, phase.start, end, "phase", phase.name)
-        out.append(
-            PhaseBar(number, phase.name, bar, phase.start, length, _TONES.get(phase.name, 9))
-        )
+        tone, idle = _TONES.get(phase.name, 9), story.idle(phase.start, end)
+        out.append(PhaseBar(number, phase.name, bar, phase.start, length, tone, idle))
     return tuple(out)
 
 
@@ -150,7 +164,7 @@ def _edges(frame: Frame, fault: FaultStory) -> tuple[Bar, ...]:
     return tuple(bar for bar in bars if bar.width > 0)
 
 
-def _row(frame: Frame, bar: gantt.Bar) -> Row:
+def _row(frame: Frame, story: Story, bar: gantt.Bar) -> Row:
     parts = bar.parts
     if not parts and bar.start is not None:
         parts = (gantt.Part(bar.start, bar.end, "attempt"),)
@@ -177,6 +191,7 @@ def _row(frame: Frame, bar: gantt.Bar) -> Row:
         bar.notes,
         bar.text,
         _style(bar),
+        story.idle(bar.start, bar.end),
     )
 
 

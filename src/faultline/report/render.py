@@ -112,6 +112,7 @@ def _environment() -> Environment:
     env.policies["json.dumps_kwargs"] = {}
     filters: dict[str, Any] = {
         "span": words.span,
+        "lasting": words.lasting,
         "moment": words.moment,
         "amount": words.amount,
         "clock": words.clock,

@@ -36,6 +36,15 @@ class Stretch:
 
 
 @dataclass(frozen=True, slots=True)
+class Halted:
+    """A time in which the run was paused: nothing new began. `end` is None if it never went on."""
+
+    start: float
+    end: float | None
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ChangeStory:
     """One change: what was made, what undoes it, how its undo ended."""
 
@@ -262,6 +271,7 @@ class Story:
     clock_step: float = 0.0  # how far the wall clock was set while the run went on, seconds
     events: tuple[Event, ...] = ()
     phases: tuple[Stretch, ...] = ()
+    pauses: tuple[Halted, ...] = ()
     faults: tuple[FaultStory, ...] = ()
     choices: tuple[ChoiceStory, ...] = ()
     probes: tuple[ProbeStory, ...] = ()
@@ -284,6 +294,18 @@ class Story:
     environment: tuple[tuple[str, str], ...] = ()
     experiment: str = ""  # YAML
     creator: str = ""
+    seed: int | None = None  # what its choices were drawn from
+    repeats: str = ""  # the run that it is a replay of
+
+    def idle(self, start: float | None = 0.0, end: float | None = None) -> float:
+        """For how many seconds of a stretch the run was paused; without an end, until its own."""
+        if start is None:
+            return 0.0
+        until = self.length if end is None else end
+        return sum(
+            max(0.0, min(self.length if p.end is None else p.end, until) - max(p.start, start))
+            for p in self.pauses
+        )
 
     @property
     def effect_began(self) -> float | None:

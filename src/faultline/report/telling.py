@@ -8,10 +8,11 @@ from statistics import median
 
 from faultline.report import acts, words
 from faultline.report.acts import Sentence
-from faultline.report.story import FaultStory, ProbeStory, Story, between
+from faultline.report.story import FaultStory, Halted, ProbeStory, Story, between
 from faultline.report.watched import TargetStory
 
 _MANY = 6  # faults that are told one by one
+_PAUSES = 5  # that are told one by one
 _NOTABLE = 0.25  # of a core, of memory; less is not worth a sentence
 _SIZE = 16 << 20  # bytes
 
@@ -23,6 +24,7 @@ def told(story: Story) -> list[Sentence]:
     happened = [
         *_before(story),
         *_faults(story),
+        *_pauses(story),
         *acts.told(story),
         *_harm(story),
         *_people(story),
@@ -45,13 +47,42 @@ def _before(story: Story) -> list[Sentence]:
     judged = [p for p in story.probes if p.samples and "hypothesis" in p.roles]
     normal = [f"{p.name} {_normal(p, began)}" for p in judged if _normal(p, began)]
     usual = f": {', '.join(normal[:4])}" if normal else ""
-    length = words.span(began - calm.start)
+    length = words.lasting(began - calm.start, story.idle(calm.start, began))
     return [Sentence(calm.start, f"For {length} everything was measured undisturbed{usual}.")]
 
 
 def _normal(probe: ProbeStory, until: float) -> str:
     values = [s.value for s in probe.samples if s.value is not None and s.at < until]
     return words.amount(median(values), probe.unit) if values else ""
+
+
+def _pauses(story: Story) -> list[Sentence]:
+    """What was under way went on: faults acted and probes measured, nothing new began."""
+    out: list[Sentence] = []
+    for pause in story.pauses[:_PAUSES]:
+        why = f": {pause.why}" if pause.why else ""
+        acting = [f.name for f in story.faults if _acted(story, f, pause)]
+        went_on = f"; {', '.join(acting[:3])} went on meanwhile" if acting else ""
+        if pause.end is None:
+            text = f"The run was paused{why}, and never went on{went_on}."
+        else:
+            length = words.span(pause.end - pause.start)
+            text = f"The run was paused for {length}{why}{went_on}."
+        out.append(Sentence(pause.start, text, "warn"))
+    if len(story.pauses) > _PAUSES:
+        rest = story.pauses[_PAUSES:]
+        text = f"It was paused {words.plural(len(rest), 'more time')}."
+        out.append(Sentence(rest[0].start, text, "warn"))
+    return out
+
+
+def _acted(story: Story, fault: FaultStory, pause: Halted) -> bool:
+    if fault.injected is None:
+        return False
+    gone = story.length if fault.recovered is None else fault.recovered
+    return fault.injected < (story.length if pause.end is None else pause.end) and (
+        pause.start < gone
+    )
 
 
 # ---------------------------------------------------------------------- faults

@@ -29,7 +29,7 @@ def summary(story: Story, width: int, comparison: Comparison | None = None) -> s
         [
             *_wrap(
                 f"{clean(story.title)}, {words.clock(story.began)}, "
-                f"took {words.span(story.length)}",
+                f"took {words.lasting(story.length, story.idle())}",
                 width,
             )
         ],
@@ -99,6 +99,8 @@ def _notes(story: Story, width: int) -> list[str]:
         out += _wrap(f"! Aborted{by}: {clean(story.aborted)}", width)
     if story.stopped and story.stopped != story.aborted:
         out += _wrap(f"! Ended early: {clean(story.stopped)}", width)
+    if story.repeats:
+        out += _wrap(f"It repeats {clean(story.repeats)}.", width)
     for failure in story.failures:
         hint = f" ({clean(failure.hint)})" if failure.hint else ""
         out += _wrap(f"! {clean(failure.code)}: {clean(failure.message)}{hint}", width)
@@ -230,6 +232,8 @@ def _traffic(load: TrafficStory, width: int) -> list[str]:
 
 def _figures(story: Story) -> list[str]:
     tiles = page.tiles(story)
+    if story.seed is not None:
+        tiles.append(page.Tile("Seed", str(story.seed)))
     room = max(len(tile.label) for tile in tiles)
     notes = ((t, f"  {clean(t.note)}" if t.note else "") for t in tiles)
     return [f"{tile.label:<{room}}  {tile.value:>10}{note}" for tile, note in notes]

@@ -56,6 +56,8 @@ STATES: dict[str, Answer] = {
 """How a node of a graph ended, where it has no verdict."""
 UNKNOWN = Answer("unknown", "?", "not known")
 
+_SHORT = 0.005  # seconds: a pause that no reader would see
+
 _PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
 
 
@@ -99,6 +101,13 @@ def span(seconds: float | None) -> str:
             f"{whole // 3600} h {whole % 3600 // 60} min" if whole >= 3600 else f"{whole // 60} min"
         )
     return f"{whole // 86400} d {whole % 86400 // 3600} h"
+
+
+def lasting(seconds: float | None, idle: float = 0.0) -> str:
+    """A length of time, with how much of it the run was paused: `40 s (30 s of it paused)`."""
+    if idle < _SHORT:
+        return span(seconds)
+    return f"{span(seconds)} ({span(idle)} of it paused)"
 
 
 def moment(seconds: float | None) -> str:
