@@ -11,17 +11,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.stores import histories
 
-from faultline.api.experiment import FaultSpec
+from faultline.api.fault import Fault
 from faultline.api.model import Metadata
 from faultline.api.probe import Measurement, Probe, TcpProbe
-from faultline.api.run import Fault, Point, Run, Sample
+from faultline.api.run import Point, Run, Sample
+from faultline.api.targets import AimedFaultSpec
 from faultline.errors import Conflict, UnknownName, UsageError
 from faultline.stores.model import Exists, Expired, Fenced, Filter, Stale, Store
 from faultline.stores.renewal import Renewal
 
 
 def fault(name: str, text: str = "a", **labels: str) -> Fault:
-    spec = FaultSpec(fault="network.delay", params={"latency": "1ms", "interface": text})
+    spec = AimedFaultSpec(fault="network.delay", params={"latency": "1ms", "interface": text})
     return Fault(metadata=Metadata(name=name, labels=labels), spec=spec)
 
 
@@ -176,7 +177,7 @@ JSON = st.recursive(
 def test_any_document_comes_back_equal(
     store: Store, params: dict[str, object], labels: dict[str, str]
 ) -> None:
-    spec = FaultSpec(fault="network.delay", params=params)
+    spec = AimedFaultSpec(fault="network.delay", params=params)
     made = store.create(Fault(metadata=Metadata(name="x", labels=labels), spec=spec))
     try:
         assert store.get(Fault, "x") == made

@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 from tests.stores import histories
 
-from faultline.api.experiment import FaultSpec
+from faultline.api.fault import Fault
 from faultline.api.model import Metadata
-from faultline.api.run import Fault, Point, Run
+from faultline.api.run import Point, Run
+from faultline.api.targets import AimedFaultSpec
 from faultline.stores.model import Exists, Stale, Store, StoreFailed
 from faultline.stores.sql import SqlStore
 from faultline.stores.sqlite import SqliteDatabase
@@ -27,7 +28,7 @@ THREADS = 12
 
 
 def fault(name: str) -> Fault:
-    return Fault(metadata=Metadata(name=name), spec=FaultSpec(fault="network.delay"))
+    return Fault(metadata=Metadata(name=name), spec=AimedFaultSpec(fault="network.delay"))
 
 
 def told(run: Run, number: int) -> Run:
@@ -146,7 +147,7 @@ def test_what_fails_on_its_way_to_disk_fails_for_everybody(tmp_path: Path) -> No
         db._db.execute(f"PRAGMA max_page_count = {pages}")
         big = Fault(
             metadata=Metadata(name="big"),
-            spec=FaultSpec(fault="file.add", params={"x": "y" * 200_000}),
+            spec=AimedFaultSpec(fault="file.add", params={"x": "y" * 200_000}),
         )
         go = held(db, 3)
         results: list[object] = []

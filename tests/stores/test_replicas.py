@@ -15,9 +15,10 @@ import pytest
 from tests.stores import histories
 from tests.stores.server import Server
 
-from faultline.api.experiment import FaultSpec
+from faultline.api.fault import Fault
 from faultline.api.model import Metadata
-from faultline.api.run import Fault, Phase, Point, Run
+from faultline.api.run import Phase, Point, Run
+from faultline.api.targets import AimedFaultSpec
 from faultline.stores import postgres as driver
 from faultline.stores.model import Fenced, Stale, Store, StoreFailed
 from faultline.stores.opening import open_store
@@ -180,7 +181,7 @@ def writer(where: str, number: int) -> None:
     chance = random.Random(number)
     with open_store(where) as store:
         for index in range(WRITES):
-            spec = FaultSpec(fault="file.add", params={"number": index})
+            spec = AimedFaultSpec(fault="file.add", params={"number": index})
             made = store.create(Fault(metadata=Metadata(name=f"w{number}-{index}"), spec=spec))
             if chance.random() < 0.3:
                 store.update(made.model_copy(update={"metadata": made.metadata}))

@@ -10,9 +10,9 @@ import pytest
 from tests.stores import histories
 from tests.stores.server import Server
 
-from faultline.api.experiment import FaultSpec
+from faultline.api.fault import Fault
 from faultline.api.model import Metadata
-from faultline.api.run import Fault
+from faultline.api.targets import AimedFaultSpec
 from faultline.errors import InvalidDocument
 from faultline.stores import schema
 from faultline.stores.model import Filter
@@ -189,7 +189,7 @@ def test_two_that_come_first_make_one_schema(postgres: Server) -> None:
     def come() -> None:
         try:
             with open_store(url) as store:
-                spec = FaultSpec(fault="file.add", params={})
+                spec = AimedFaultSpec(fault="file.add", params={})
                 name = f"by-{threading.get_native_id()}"
                 store.create(Fault(metadata=Metadata(name=name), spec=spec))
         except BaseException as error:  # noqa: BLE001 (told below)

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from tests.stores import histories
 
-from faultline.api.experiment import FaultSpec
+from faultline.api.fault import Fault
 from faultline.api.model import Metadata
-from faultline.api.run import Fault, Run
+from faultline.api.run import Run
+from faultline.api.targets import AimedFaultSpec
 from faultline.errors import InvalidDocument, UntrustedStore
 from faultline.stores.model import Stale
 from faultline.stores.opening import open_store
@@ -21,7 +22,7 @@ WRITERS, ROUNDS = 4, 15
 
 
 def _fault(name: str, count: int = 0) -> Fault:
-    spec = FaultSpec(fault="network.delay", params={"count": count})
+    spec = AimedFaultSpec(fault="network.delay", params={"count": count})
     return Fault(metadata=Metadata(name=name), spec=spec)
 
 

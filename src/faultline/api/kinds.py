@@ -7,9 +7,12 @@ from typing import Any
 from faultline.api.calendar import Calendar
 from faultline.api.document import read
 from faultline.api.experiment import Experiment
+from faultline.api.fault import Fault
+from faultline.api.halt import Halt
+from faultline.api.host import Host
 from faultline.api.model import API_VERSION, Resource
 from faultline.api.probe import Probe
-from faultline.api.run import Fault, Run
+from faultline.api.run import Run
 from faultline.api.schedule import Schedule
 from faultline.api.traffic import Traffic
 from faultline.errors import InvalidDocument
@@ -18,6 +21,8 @@ KINDS: dict[str, type[Resource]] = {
     "Calendar": Calendar,
     "Experiment": Experiment,
     "Fault": Fault,
+    "Halt": Halt,
+    "Host": Host,
     "Probe": Probe,
     "Run": Run,
     "Schedule": Schedule,

@@ -112,6 +112,8 @@ class Resource(Model):
     """A document: what it is, who it is, what is wanted (`spec`) and what is (`status`)."""
 
     plural: ClassVar[str]
+    cluster_wide: ClassVar[bool] = False
+    """Whether, in Kubernetes, it is in no namespace."""
 
     api_version: Literal["faultline.dev/v1alpha1"] = API_VERSION
     """The version of the format; only `faultline.dev/v1alpha1` exists."""

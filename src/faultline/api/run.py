@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from faultline.api.budget import BudgetStatus
-from faultline.api.experiment import ExperimentSpec, FaultSpec
+from faultline.api.experiment import ExperimentSpec
 from faultline.api.graph_status import Approval, NodeStatus, Pause
 from faultline.api.model import Model, Resource, StatusModel
 from faultline.api.repeat import FoundTarget, Repeat
@@ -315,21 +315,3 @@ class Run(Resource):
     """What is executed."""
     status: RunStatus = Field(default_factory=RunStatus)
     """What happened."""
-
-
-class FaultResourceStatus(StatusModel):
-    """A fault that stands alone: its state in the journal."""
-
-    fault: FaultStatus | None = None
-
-
-class Fault(Resource):
-    """A fault that stands alone."""
-
-    plural: ClassVar[str] = "faults"
-
-    kind: Literal["Fault"] = "Fault"  # pyright: ignore[reportIncompatibleVariableOverride]
-    spec: FaultSpec
-    """What to inject."""
-    status: FaultResourceStatus | None = None
-    """Where it stands."""

@@ -52,10 +52,24 @@ SHOWN: dict[str, Shown] = {
         ("flt",),
         (
             Column("Fault", ".spec.fault"),
-            Column("Stage", ".status.fault.stage"),
-            Column("Effect", ".status.fault.effect"),
-            Column("End", ".status.fault.end"),
+            Column("Targets", ".status.counts.targets", "integer"),
+            Column("Effective", ".status.counts.effective", "integer"),
+            Column("Phase", ".status.phase"),
+            Column("End", ".status.end", wide=True),
             Column("Duration", ".spec.duration", wide=True),
+            AGE,
+        ),
+    ),
+    "Halt": Shown(
+        ("fhalt",),
+        (Column("Reason", ".spec.reason"), Column("Left", ".status.left", "integer"), AGE),
+    ),
+    "Host": Shown(
+        ("fhost",),
+        (
+            Column("Agent", ".status.agent"),
+            Column("Kernel", ".status.kernel"),
+            Column("Halted", ".spec.halted", wide=True),
             AGE,
         ),
     ),
@@ -117,7 +131,12 @@ def crd(kind: str) -> Document:
             "name": f"{model.plural}.{GROUP}",
             "labels": {"app.kubernetes.io/name": "faultline"},
         },
-        "spec": {"group": GROUP, "names": names, "scope": "Namespaced", "versions": [version]},
+        "spec": {
+            "group": GROUP,
+            "names": names,
+            "scope": "Cluster" if model.cluster_wide else "Namespaced",
+            "versions": [version],
+        },
     }
 
 
