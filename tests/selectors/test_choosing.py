@@ -304,8 +304,7 @@ def test_what_is_protected_is_spared_unless_it_is_allowed_by_name() -> None:
         asked = processes(process=procfs.process(1).name)
         try:
             found = choosing.choose("it", asked, "s", frozenset(allow))
-        except TargetGone as error:
-            assert "process 1 (" in error.hint
+        except TargetGone:
             return set()
         return {each.target.pid for each in found.targets}
 

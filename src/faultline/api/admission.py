@@ -65,7 +65,7 @@ def problems(data: dict[str, Any], check_fault: CheckFault) -> list[Problem]:
 
     What depends on a required parameter cannot be judged before it has a value.
     """
-    missing = _placeholders(data)
+    missing = placeholders(data)
     try:
         document = filled(data, missing)
     except UsageError as error:
@@ -78,22 +78,22 @@ def problems(data: dict[str, Any], check_fault: CheckFault) -> list[Problem]:
         found = list(check(experiment.spec, check_fault))
     placed = [Problem(source_path(one.path, data), one.expected, one.given) for one in found]
     once = {(one.path, one.expected): one for one in reversed(placed)}.values()
-    return [one for one in reversed(list(once)) if not _depends(data, one.path, set(missing))]
+    return [one for one in reversed(list(once)) if not depends(data, one.path, set(missing))]
 
 
-def _depends(data: object, path: str, names: set[str]) -> bool:
-    """Whether what stands at this path refers to one of these parameters."""
+def depends(data: object, path: str, names: set[str]) -> set[str]:
+    """Which of these parameters what stands at this path refers to."""
     here: Any = data
     for part in path.split("."):
         if isinstance(here, list):
             here = cast(list[Any], here)[int(part)] if part.isdigit() else None
         elif isinstance(here, dict):
             here = cast(dict[str, Any], here).get(part)
-    return not names.isdisjoint(references(here))
+    return names & references(here)
 
 
-def _placeholders(data: dict[str, Any]) -> dict[str, Any]:
-    """A value for each required parameter, so that a document can be checked without them."""
+def placeholders(data: dict[str, Any]) -> dict[str, Any]:
+    """A value for each parameter without a default, so that a document can be checked."""
     try:
         declared = TypeAdapter(dict[str, Parameter]).validate_python(data["spec"]["parameters"])
     except (ValidationError, KeyError, TypeError):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from faultline.cli import output
 from faultline.cli.session import state_folder, store_place, write
@@ -35,9 +36,25 @@ def _values(pairs: tuple[str, ...]) -> dict[str, Any]:
     return found
 
 
+def _sources(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Completion: files, and the names of stored experiments."""
+    from faultline.stores.opening import open_store
+
+    given = ctx.find_root().params
+    state = given.get("state")
+    with open_store(given.get("store"), Path(state) if state else None) as kept:
+        names = [each.name for each in kept.summaries("Experiment", limit=50)]
+    found = [CompletionItem(name) for name in names if name.startswith(incomplete)]
+    return [*found, CompletionItem(incomplete, type="file")]
+
+
 @click.command()
-@click.argument("file", required=False, type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--set", "pairs", multiple=True, metavar="NAME=VALUE", help="Set a parameter.")
+@click.argument("file", required=False, metavar="[FILE|NAME]", type=click.Path(path_type=Path),
+                shell_complete=_sources)  # fmt: skip
+@click.option("-p", "--set", "pairs", multiple=True, metavar="NAME=VALUE",
+              help="Set a parameter of the experiment.")  # fmt: skip
+@click.option("--plan", "ahead", is_flag=True,
+              help="Show the targets and changes of every fault, and touch nothing.")  # fmt: skip
 @click.option("--resume", "resumed", is_flag=False, flag_value="latest", metavar="[RUN]",
               help="Go on with a run whose engine died: this one, or the latest.")  # fmt: skip
 @click.option(
@@ -65,7 +82,10 @@ def run(
     form: str,
     **several: Any,
 ) -> int:
-    """Carry out the experiment in FILE, tell the story as it happens, judge it, write its report.
+    """Carry out an experiment, tell the story as it happens, judge it, write its report.
+
+    It is that of FILE, or the one of that NAME in the store (`faultline schedule apply FILE` puts
+    it there).
 
     Interrupting it (Ctrl-C) undoes every fault at once and ends the run.
     """
@@ -73,6 +93,13 @@ def run(
         raise UsageError("name one: an experiment's FILE, or --resume")
     if resumed and seed is not None:
         raise UsageError("a run that is resumed has its seed already")
+    if several.pop("ahead"):
+        from faultline.cli import planning
+
+        if not file or several["each"]:
+            raise UsageError("--plan goes with one FILE or NAME, and without --for-each")
+        with opened() as kept:
+            return planning.show(kept, file, _values(pairs), seed, form)
     if several["each"] and file and not file_out:
         from faultline.cli import batch
         from faultline.engine.runs import Runs
@@ -104,10 +131,9 @@ def carry_out(
     seed: int | None = None,
 ) -> int:
     """Carry out the experiment in a file; the exit status is its verdict's."""
-    from faultline.engine import runs as engine
-
     with opened() as kept:
-        made = kept.create(engine.load(file, values), values, _user(), file.parent, seed)
+        experiment, base = kept.named(file, values)
+        made = kept.create(experiment, values, _user(), base, seed)
         return drive(kept, made.metadata.name, target, form, no_report=no_report)
 
 

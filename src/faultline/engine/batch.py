@@ -99,9 +99,10 @@ class Batch:
         """Read the document with the values of every row; raises InvalidDocument, UsageError."""
         self._open = open_runs
         self._values = values
-        self._todo: list[tuple[Row, Experiment]] = [
-            (row, engine.load(file, {**values, **row})) for row in rows
-        ]
+        with open_runs() as kept:
+            self._todo: list[tuple[Row, Experiment]] = [
+                (row, kept.named(file, {**values, **row})[0]) for row in rows
+            ]
         self._at_once = at_once
         self._driving: set[Driver] = set()
         self._lock = threading.Lock()

@@ -12,7 +12,7 @@ from faultline.api.document import Problem, invalid_document
 from faultline.api.experiment import Experiment
 from faultline.api.graph import ExperimentStep, walk
 from faultline.api.run import ChildSpec
-from faultline.errors import UsageError
+from faultline.engine import stored
 from faultline.stores.model import Store
 
 Load = Callable[[Path, dict[str, Any]], Experiment]
@@ -64,10 +64,4 @@ class Finder:
         file = base / step.experiment
         if file.is_file():
             return file.parent, self.load(file, step.parameters)
-        stored = self.store.get(Experiment, step.experiment)
-        if step.parameters:
-            raise UsageError(
-                f"{step.name}: {step.experiment} lies in the store with its parameters filled in",
-                hint="name its file instead",
-            )
-        return base, stored
+        return base, stored.get(self.store, step.experiment, step.parameters)

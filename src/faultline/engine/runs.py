@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -17,10 +18,12 @@ from faultline.api.model import Metadata
 from faultline.api.run import Phase, Run, RunSpec, Verdict
 from faultline.changes import halt
 from faultline.changes.store import open_store
-from faultline.engine import seeds
+from faultline.engine import planning, seeds, stored
+from faultline.engine.actions import order_for
 from faultline.engine.children import Finder
 from faultline.engine.doing import HostDoer
 from faultline.engine.driver import Driver, Listener
+from faultline.engine.planning import Planned
 from faultline.engine.ports import Tools
 from faultline.errors import Conflict, Halted, InvalidDocument, UnknownName, UsageError
 from faultline.stores import opening
@@ -36,6 +39,10 @@ _EXIT = {
     Verdict.BROKE: 5,
     Verdict.ERROR: 1,
 }
+
+
+_STORED = re.compile(r"(?!.*\.(ya?ml|json)$)[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
+"""What may be the name of a stored experiment and looks like no file."""
 
 
 def load(path: Path, values: dict[str, Any] | None = None) -> Experiment:
@@ -130,6 +137,30 @@ class Runs:
             self.store, experiment, values, creator=creator, check=self._check, base=base, seed=seed
         )
 
+    def named(self, source: Path, values: dict[str, Any]) -> tuple[Experiment, Path]:
+        """The experiment of a file, or of that name in the store, with these values; and where the
+        files that it names are sought.
+
+        Raises InvalidDocument, InvalidParameter, UnknownName, UsageError.
+        """
+        if not source.is_file() and _STORED.fullmatch(str(source)):
+            return stored.get(self.store, str(source), values), Path()
+        return load(source, values), source.parent
+
+    def ahead(
+        self, experiment: Experiment, values: dict[str, Any], base: Path, seed: int | None = None
+    ) -> tuple[RunSpec, list[Planned]]:
+        """What a run of an experiment would do to whom: its faults on the targets that its
+        selectors mean now. Nothing is touched, nothing is written; raises what injecting would
+        refuse.
+        """
+        finder = Finder(self.store, self._check or _host_check(), load)
+        spec = _spec(finder, experiment, values, base, seed)
+        run = Run(metadata=Metadata(name="plan", uid="plan"), spec=spec)
+        tools = self._tools() if self._tools else _host_tools(self._state)
+        with tools.injector() as injector:
+            return spec, planning.plan(run, injector, tools.choose, order_for)
+
     def adopt(self, run: Run) -> Run:
         """Write a run down, unless there is one of this name: then that one."""
         try:
@@ -146,8 +177,9 @@ class Runs:
 
         Raises Conflict if an engine of another host carries it out.
         """
+        fence = 0
         if self.store.shared:
-            self._renewal.take(Run, name)
+            fence = self._renewal.take(Run, name).lease.fence
         elif not self.store.count(Run, Filter(names=(name,))):
             raise UnknownName(f"there is no Run {name!r}")
         tools = self._tools() if self._tools else _host_tools(self._state)
@@ -156,12 +188,12 @@ class Runs:
         made = Driver(self.store, name, tools, self._locks, listener)
         made.carrying.halted = self.halted
         if self.store.shared:
-            made.carrying.sure = partial(self._sure, name)
+            made.carrying.sure = partial(self._sure, name, fence)
         return made
 
-    def _sure(self, name: str) -> bool:
+    def _sure(self, name: str, fence: int) -> bool:
         lease = self._renewal.lease(Run, name)
-        if lease is None:
+        if lease is None or lease.fence != fence:  # or lost, and taken anew
             raise Conflict(
                 f"run {name} was taken over by another engine",
                 holder=name,
@@ -247,15 +279,8 @@ def create(  # noqa: PLR0913 (each is what a caller may know of a run)
     With a `name` that is taken it raises Exists; without one a new one is found.
     """
     called = experiment.metadata.name
-    finder = Finder(store, check or _host_check(), load)
-    spec = RunSpec(
-        experiment=called,
-        resolved=finder.checked(experiment).spec,
-        parameters=values or {},
-        creator=creator,
-        children=finder.children(experiment, base or Path()),
-        seed=seeds.new() if seed is None else seed,
-    )
+    spec = _spec(Finder(store, check or _host_check(), load), experiment, values, base, seed)
+    spec = spec.model_copy(update={"creator": creator})
     marks = {**experiment.metadata.labels, "experiment": called, **(labels or {})}
     while True:
         meta = Metadata(name=name or f"{called[:200]}-{secrets.token_hex(3)}", labels=marks)
@@ -264,6 +289,23 @@ def create(  # noqa: PLR0913 (each is what a caller may know of a run)
         except Exists:
             if name:
                 raise
+
+
+def _spec(
+    finder: Finder,
+    experiment: Experiment,
+    values: dict[str, Any] | None,
+    base: Path | None,
+    seed: int | None,
+) -> RunSpec:
+    """What a run of an experiment is to do; raises InvalidDocument if it cannot be right."""
+    return RunSpec(
+        experiment=experiment.metadata.name,
+        resolved=finder.checked(experiment).spec,
+        parameters=values or {},
+        children=finder.children(experiment, base or Path()),
+        seed=seeds.new() if seed is None else seed,
+    )
 
 
 def abort(store: Store, name: str, why: str) -> Run:

@@ -18,7 +18,7 @@ from faultline.api.kinds import kind_of, read_resource
 from faultline.api.model import Resource
 from faultline.api.run import Run
 from faultline.api.schedule import RESUMED, Schedule
-from faultline.engine import runs, schedules
+from faultline.engine import runs, schedules, stored
 from faultline.engine.calendar import Timetable
 from faultline.errors import Conflict, FaultlineError, InvalidDocument, Refused, UnknownName
 from faultline.stores.model import Exists, Stale, Store
@@ -40,7 +40,14 @@ def read(path: Path) -> list[Resource]:
 
     Raises InvalidDocument.
     """
-    return [read_resource(data, str(path)) for data in _documents(path)]
+    return [resource_of(data, str(path)) for data in _documents(path)]
+
+
+def resource_of(data: dict[str, Any], name: str) -> Resource:
+    """A raw document as it is put into a store; raises InvalidDocument."""
+    if data["kind"] == "Experiment":
+        return stored.keepable(data, name)
+    return read_resource(data, name)
 
 
 def _documents(path: Path) -> list[dict[str, Any]]:
@@ -118,7 +125,7 @@ def apply(
     calendars |= {each.metadata.name for each in store.list(Calendar)}
     for each in ordered:
         if isinstance(each, Experiment):
-            if wrong := list(admission.check(each.spec, check_fault)):
+            if wrong := stored.problems(each, check_fault):
                 raise invalid_document(f"experiment {each.metadata.name}", wrong)
         elif isinstance(each, Schedule):
             _check(store, each, named, calendars, check_fault)

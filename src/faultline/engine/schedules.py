@@ -17,7 +17,7 @@ from faultline.api.experiment import Experiment
 from faultline.api.model import API_VERSION
 from faultline.api.run import Phase, Run
 from faultline.api.schedule import LABEL, OCCURRENCE, Schedule
-from faultline.engine import runs, scheduling
+from faultline.engine import runs, scheduling, stored
 from faultline.engine.children import Finder
 from faultline.engine.scheduling import AbortRun, Action, CreateRun, Facts, RunFact
 from faultline.errors import FaultlineError, Happened, UnknownName
@@ -156,9 +156,7 @@ def resolved(store: Store, schedule: Schedule) -> Experiment:
     use = schedule.spec.experiment
     if use.spec is not None:
         return inlined(schedule)
-    data = store.get(Experiment, use.name).to_json()
-    data["metadata"] = {"name": use.name}
-    return admission.resolve(data, schedule.spec.parameters, f"experiment {use.name}")
+    return stored.with_values(store.get(Experiment, use.name), schedule.spec.parameters)
 
 
 def check(store: Store, schedule: Schedule, check_fault: admission.CheckFault) -> None:

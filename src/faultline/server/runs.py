@@ -18,7 +18,7 @@ from faultline.api.graph_status import Approval
 from faultline.api.kinds import kind_of
 from faultline.api.model import Model, NodeName
 from faultline.api.run import Run
-from faultline.engine import wishes
+from faultline.engine import stored, wishes
 from faultline.engine.signals import read_signal, record_signal
 from faultline.errors import InvalidDocument, Unsupported
 from faultline.server.bodies import Json, Sent, caller, takes
@@ -181,10 +181,13 @@ def _document(data: dict[str, Any]) -> dict[str, Any]:
     return data
 
 
-def _resolved(host: Host, order: RunOrder, stored: Experiment | None) -> Experiment:
+def _resolved(host: Host, order: RunOrder, kept: Experiment | None) -> Experiment:
     """The experiment with its parameters filled in; raises InvalidDocument with every problem."""
-    data = stored.to_json() if stored else _document(cast("dict[str, Any]", order.experiment))
-    found = admission.resolve(data, order.parameters, "the experiment")
+    if kept is not None:
+        found = stored.with_values(kept, order.parameters)
+    else:
+        data = _document(cast("dict[str, Any]", order.experiment))
+        found = admission.resolve(data, order.parameters, "the experiment")
     if wrong := list(admission.check(found.spec, host.check_fault)):
         raise invalid_document("the experiment", wrong)
     return found
@@ -217,8 +220,8 @@ def routes(host: Host) -> APIRouter:
         with host.runs() as kept:
             kept.check_halt()
             name = order.experiment
-            stored = kept.store.get(Experiment, name) if isinstance(name, str) else None
-            experiment = _resolved(host, order, stored)
+            known = kept.store.get(Experiment, name) if isinstance(name, str) else None
+            experiment = _resolved(host, order, known)
             by = order.creator or caller(request)
             run = kept.create(experiment, order.parameters, by, seed=order.seed)
         host.begin(run.metadata.name)

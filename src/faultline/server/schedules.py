@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request
 
 from faultline.api.calendar import Calendar
 from faultline.api.experiment import Experiment
-from faultline.api.kinds import KINDS, kind_of, read_resource
+from faultline.api.kinds import KINDS, kind_of
 from faultline.api.model import Model, Resource
 from faultline.api.run import Run
 from faultline.api.schedule import Schedule
@@ -84,7 +84,7 @@ def _read(body: Sent) -> list[Resource]:
         if KINDS[kind_of(data, "the body")] not in _TAKEN:
             kinds = ", ".join(kind.__name__ for kind in _TAKEN)
             raise InvalidDocument(f"the body holds a {data['kind']}; expected one of {kinds}")
-        found.append(read_resource(data, "the body"))
+        found.append(schedule_edits.resource_of(data, "the body"))
     return found
 
 
