@@ -41,6 +41,7 @@ class Driver:
         self.begin: Begin = _in_a_thread
         """How an action is set to work beside everything else."""
         self._results: queue.SimpleQueue[Result | None] = queue.SimpleQueue()
+        self._left = False  # what has not begun by then is no longer ours to do
         self.wake: Callable[[], None] = _nobody
         """Is told when something has happened that it would not rest for; in any thread."""
         self.wake_ns = 0
@@ -72,6 +73,7 @@ class Driver:
                     if not self.carrying.ended:
                         yield
             finally:
+                self._left = True
                 self.carrying.close()
 
     def rest(self) -> None:
@@ -113,7 +115,7 @@ class Driver:
 
     def _sure(self) -> bool:
         try:
-            return self.carrying.sure()
+            return not self._left and self.carrying.sure()
         except Conflict:  # the next step meets it too
             return False
 
