@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,18 +52,24 @@ def test_a_failing_run_is_replayed_from_its_record_and_shrunk_to_one_fault(
     typed: Cli, tmp_path: Path
 ) -> None:
     file = document(tmp_path)
-    first = typed("run", file, "--no-report", "--format", "json")
+    first = typed("run", file, "--no-report", "--seed", "4711", "--format", "json")
     assert first.code == 5, first
     name = first.json()["metadata"]["name"]
 
     file.unlink()
-    again = typed("replay", name, "--no-report", "--measured", "--format", "json")
+    again = typed("replay", name, "--no-report", "--format", "json")
     assert again.code == 5, again
     replayed, original = again.json(), first.json()
     assert replayed["metadata"]["labels"]["replay-of"] == name
     assert replayed["spec"]["resolved"]["nodes"] == original["spec"]["resolved"]["nodes"]
-    starts = [each["start"] for each in replayed["spec"]["resolved"]["faults"]]
-    assert Duration.parse(starts[1]) >= Duration.parse("200ms"), "as it was measured"
+    assert replayed["spec"]["seed"] == original["spec"]["seed"] == 4711
+    timings = replayed["spec"]["repeat"]["timings"]
+    assert Duration.parse(timings["no-b"]["begin"]) >= Duration.parse("200ms"), "as it was measured"
+    begun = {"no-a", "no-b", "no-c", "after"}
+    assert {name for name, each in timings.items() if each["begin"]} == begun
+    for now, then in zip(_offsets(replayed), _offsets(original), strict=True):
+        assert now == pytest.approx(then, abs=0.5)
+    assert "Seed" in typed.ok("report", replayed["metadata"]["name"])
 
     smallest = tmp_path / "smallest.yaml"
     shrunk = typed("shrink", name, "-o", smallest, "--format", "json")
@@ -76,6 +86,66 @@ def test_a_failing_run_is_replayed_from_its_record_and_shrunk_to_one_fault(
     told = typed.ok("shrink", name)
     assert told.count("missing-") == len(found["trials"]), "what is known is not tried again"
     assert "no-b: broke (none of them can be left out)" in told
+
+
+def _offsets(run: dict[str, Any]) -> list[float]:
+    status = run["status"]
+    zero = next(each["started"] for each in status["phases"] if each["phase"] == "injection")
+    return [each["started"] - zero for each in (*status["faults"], *status["nodes"])]
+
+
+def test_a_replay_acts_on_the_same_process_or_on_none(typed: Cli, tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("a")
+    mark = f"replay-of-{os.getpid()}"
+    gone = {"fault": "file.delete", "params": {"path": str(tmp_path / "a")}, "duration": "300ms"}
+    spec: dict[str, Any] = {
+        "title": "a file that a process may miss",
+        "hypothesis": {"text": "there is a file system", "probes": ["lists"]},
+        "probes": [{"name": "lists", "type": "command", "command": ["/bin/ls", "/"],
+                    "mode": "during", "interval": "100ms"}],
+        "faults": [{"name": "no-a", "target": {"process": mark}, **gone}],
+        "baseline": "100ms",
+        "cooldown": "100ms",
+    }  # fmt: skip
+    file = tmp_path / "experiment.yaml"
+    head = {"apiVersion": "faultline.dev/v1alpha1", "kind": "Experiment"}
+    file.write_text(yaml.safe_dump({**head, "metadata": {"name": "missed"}, "spec": spec}))
+
+    def replayed(*more: str) -> Any:
+        return typed("replay", name, "--no-report", *more, "--format", "json")
+
+    with _sleeping(mark) as pid:
+        first = typed("run", file, "--no-report", "--format", "json").json()
+        name = first["metadata"]["name"]
+        acted = first["status"]["faults"][0]["target"]
+        assert (acted["kind"], acted["pid"]) == ("process", pid)
+        assert acted["command"].endswith(mark)
+    refused = replayed()
+    assert (refused.code, refused.error["code"]) == (3, "target-gone")
+    assert "--retarget" in refused.error["hint"]
+    with _sleeping(mark) as pid:
+        second = replayed().json()
+        assert second["status"]["verdict"] == "held"
+        assert second["status"]["faults"][0]["target"]["pid"] == pid, "started anew"
+    with _sleeping(f"another-{mark}") as pid:
+        assert replayed().code == 3
+        third = replayed("--retarget").json()
+        assert third["status"]["faults"][0]["target"]["pid"] == pid
+    listed = typed("runs", "--format", "json").json()
+    assert len(listed) == 3, "what is refused leaves no run"
+
+
+@contextmanager
+def _sleeping(mark: str) -> Iterator[int]:
+    """A process that nothing else is like; its command line is there from the beginning."""
+    words = [sys.executable, "-S", "-c", "print(flush=True); import time; time.sleep(60)", mark]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE)
+    assert process.stdout
+    process.stdout.readline()
+    yield process.pid
+    process.kill()
+    process.wait()
+    process.stdout.close()
 
 
 def test_a_search_is_carried_out_and_its_regression_holds(typed: Cli, tmp_path: Path) -> None:
