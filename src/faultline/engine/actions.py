@@ -16,7 +16,7 @@ from faultline.api.repeat import FoundTarget
 from faultline.api.run import ChangeStatus, Failure, Run
 from faultline.changes.model import Record, State
 from faultline.engine import budgets, notifying, planning, probing, seeds, watching
-from faultline.engine.asked import fault_of
+from faultline.engine.asked import fault_of, first_faults
 from faultline.engine.model import (
     MARGIN,
     Action,
@@ -30,7 +30,7 @@ from faultline.engine.model import (
     fault_uid,
 )
 from faultline.engine.ports import FaultOrder, Injecting, Tools
-from faultline.errors import ApplyFailed, Bug, FaultlineError, Unsupported
+from faultline.errors import ApplyFailed, Bug, FaultlineError, RecoveryIncomplete, Unsupported
 from faultline.kernel import clock
 from faultline.units import Duration
 
@@ -93,10 +93,15 @@ def _perform(run: Run, action: Action, tools: Tools) -> Answer:
     besides = _BESIDES.get(action.do)
     if besides is not None:
         return besides(run, action, tools)
+    if action.do is Do.ADMIT and not first_faults(run):
+        return Admitted(tools.environment(), tools.engines(), {})
     with tools.injector() as injector:
         if action.do is Do.ADMIT:
             return _admit(run, injector, tools)
-        return _fault(run, fault_of(run, action.node), action.do, injector)
+        node = fault_of(run, action.node)
+        if action.do in (Do.RECOVER, Do.RESIDUE):
+            _check_machine(run, fault_uid(run.metadata.uid, node.name), injector, tools)
+        return _fault(run, node, action.do, injector)
 
 
 def _probe(run: Run, action: Action, tools: Tools) -> Answer:
@@ -162,6 +167,19 @@ def _fault(run: Run, node: FaultNode, do: Do, injector: Injecting) -> Answer:
     if injector.find(order.uid) is None:
         return ()
     return tuple(injector.residue(order.uid))
+
+
+def _check_machine(run: Run, uid: str, injector: Injecting, tools: Tools) -> None:
+    """Nothing in the journal proves something only where the fault would have been recorded."""
+    began = run.status.environment
+    if began is None or injector.find(uid) is not None:
+        return
+    here = tools.environment()
+    if began.boot_id != here.boot_id and began.hostname != here.hostname:
+        raise RecoveryIncomplete(
+            f"{began.hostname} made it, if anybody, and this is {here.hostname}",
+            hint=f"its keepers undo it at its deadline; look there: faultline query {uid}",
+        )
 
 
 def _admit(run: Run, injector: Injecting, tools: Tools) -> Admitted:

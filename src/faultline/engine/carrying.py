@@ -155,7 +155,7 @@ class Carrying:
                     run.model_copy(update={"status": decision.status})
                 )
             except Stale:
-                run = self.store.get(Run, self.name)
+                run = self._newer(run)
                 continue
             self._anew = False
             return written, decision.actions, decision.wake_ns
@@ -169,7 +169,17 @@ class Carrying:
         found = self.store.summaries(Run, Filter(names=(self.name,)), 1)
         if found and found[0].version == run.metadata.resource_version:
             return run
-        return self.store.get(Run, self.name)
+        read = self.store.get(Run, self.name)
+        return read if read.metadata.resource_version > run.metadata.resource_version else run
+
+    def _newer(self, run: Run) -> Run:
+        """The run after somebody else wrote it. What was begun here must not be forgotten because
+        of a reader that lags behind.
+        """
+        read = self.store.get(Run, self.name)
+        if read.metadata.resource_version <= run.metadata.resource_version:
+            raise StoreFailed(f"run {self.name}: the store has not read its latest version yet")
+        return read
 
     def _traffic(self, run: Run) -> dict[str, tuple[TrafficSecond, ...]]:
         found: dict[str, tuple[TrafficSecond, ...]] = {}

@@ -99,7 +99,7 @@ def _rebooted(draft: Draft) -> None:
         node.began_ns = None if node.began_ns is None else ns
         node.due_ns = None if node.due_ns is None else ns
     status.pause_ns = None if status.pause_ns is None else ns
-    draft.abort("reboot", "the machine was started anew during the run")
+    draft.abort("reboot", "the machine was started anew, or another one took the run over")
     _close_injections(draft)
 
 
