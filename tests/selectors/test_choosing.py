@@ -18,13 +18,13 @@ from pydantic import ValidationError
 
 from faultline.api import admission
 from faultline.api.document import Problem
+from faultline.api.drawing import picked
 from faultline.api.experiment import Experiment
 from faultline.api.selector import Choice, Selector
 from faultline.api.target import TargetSpec
 from faultline.engine import wiring
 from faultline.errors import FaultlineError, InvalidDocument, ObserveFailed, Refused, TargetGone
 from faultline.injection import choosing
-from faultline.injection.choosing import picked
 from faultline.kernel import procfs
 from faultline.kernel.procfs import ProcessId
 from faultline.places import containers, labelled

@@ -61,6 +61,9 @@ class Desired(Model):
     """A target of the host that is no pod."""
     follow: bool = False
     """Whether it is injected again into the container that follows when its own has ended."""
+    undo: bool = False
+    """Whether it is to be undone now, or not to be begun. It stays listed until it is known how it
+    ended: `status.actual` keeps what it says of it for just as long."""
     survives: bool = False
     """Whether it goes on while the API server cannot be reached, until its deadline: for faults
     that hit the API server or the way to it."""
@@ -70,7 +73,8 @@ class HostSpec(Model):
     """What a host should be suffering."""
 
     desired: list[Desired] = Field(default_factory=list[Desired])
-    """The faults that should be there. What is taken out is undone."""
+    """The faults that should be there. What is marked with `undo` is undone and kept in
+    `status.actual`; what is taken out is undone too, and forgotten when that is done."""
     halted: str = ""
     """Why nothing may be there; empty while it may."""
 

@@ -1,8 +1,8 @@
 """Selectors: which of a set a fault hits, and how many of them.
 
-A selector says what the set is (`containers`, `processes`, `cgroups`, `pods`, or what a plug-in
-finds; exactly one), and which part of it is meant (`mode`). What of the set is not hit is the
-control group. Sets of a cluster come beside these: the rest stays as it is.
+A selector says what the set is (`containers`, `processes`, `cgroups`, `pods`, `nodes`, or what a
+plug-in finds; exactly one), and which part of it is meant (`mode`). What of the set is not hit is
+the control group.
 """
 
 from __future__ import annotations
@@ -14,10 +14,15 @@ from pydantic import Field, model_validator
 from faultline.api.model import Model, NodeName, StatusModel
 from faultline.api.probe_base import Pattern, Port
 from faultline.api.quantities import Between, Percent
+from faultline.api.selector_cluster import (
+    FIELDS,
+    Glob,
+    LabelExpression,
+    NodeSelector,
+    OwnerSelector,
+    PodPhase,
+)
 from faultline.api.target import TargetSpec
-
-Glob = Annotated[str, Field(max_length=1000)]
-"""A name with `*` for any letters, `?` for one and `[abc]` for one of these (fnmatch(3))."""
 
 Mode = Literal["one", "all", "fixed", "fixed-percent", "random-max-percent"]
 
@@ -66,28 +71,68 @@ class CgroupSelector(Model):
 
 
 class PodSelector(Model):
-    """Pods of this node. Everything that is given must fit; nothing means all."""
+    """Pods of this node or of a cluster. Everything that is given must fit; nothing means all.
+
+    What only the API server knows can be asked for in a cluster alone.
+    """
 
     namespaces: Annotated[list[Glob], Field(max_length=100)] = Field(default_factory=list[str])
-    """Their namespaces, or patterns of them; any of these."""
+    """Their namespaces, or patterns of them; any of these. Without it, in a cluster that of the
+    fault itself, on one host all."""
     name: Glob = ""
     """The name, or a pattern of it: `web-*`."""
+    names: Annotated[list[Glob], Field(max_length=1000)] = Field(default_factory=list[str])
+    """Several names or patterns, as NAME or NAMESPACE/NAME; any of these. In a cluster."""
     labels: dict[str, str] = Field(default_factory=dict[str, str])
     """Labels that the pod has, with these values."""
+    expressions: Annotated[list[LabelExpression], Field(max_length=100)] = Field(
+        default_factory=list[LabelExpression]
+    )
+    """Requirements on its labels; all of them. In a cluster."""
+    annotations: dict[str, str] = Field(default_factory=dict[str, str])
+    """Annotations that the pod has, with these values. In a cluster."""
+    fields: dict[str, str] = Field(default_factory=dict[str, str])
+    """Fields with these values, or with `!VALUE` any other: `spec.restartPolicy: Always`. In a
+    cluster."""
+    phases: Annotated[list[PodPhase], Field(max_length=5)] = Field(default_factory=list[PodPhase])
+    """Their phases; any of these, without it `Running`. In a cluster."""
+    owner: OwnerSelector | None = None
+    """To whom they belong. In a cluster."""
+    service: Annotated[str, Field(pattern=r"^([a-z0-9.-]+/)?[a-z0-9-]*$")] = ""
+    """Those behind this service, NAME or NAMESPACE/NAME: what its endpoints lead to, ready or not.
+    In a cluster."""
+    nodes: Annotated[list[Glob], Field(max_length=1000)] = Field(default_factory=list[str])
+    """The nodes on which they run, or patterns of them; any of these. In a cluster."""
+    node_labels: dict[str, str] = Field(default_factory=dict[str, str])
+    """Labels that their node has, with these values. In a cluster."""
     container: Glob = ""
-    """Which of their containers. Without it, each container of a pod is a target of its own."""
+    """Which of their containers. Without it, each container of a pod is a target of its own, and of
+    a fault of the network, which they share, the first one alone. Init containers never are."""
+
+    @model_validator(mode="after")
+    def _known(self) -> PodSelector:
+        for name in self.fields:
+            if name not in FIELDS:
+                raise ValueError(f"expected fields among {', '.join(FIELDS)}; not {name}")
+        return self
+
+
+ELSEWHERE = ("names", "expressions", "annotations", "fields", "phases", "owner", "service",
+             "nodes", "node_labels")  # fmt: skip
+"""What of a pod selector only a cluster can answer."""
 
 
 class PluginSelector(Model):
     """What somebody else's package, program or endpoint finds."""
 
     name: Annotated[str, Field(min_length=1, max_length=200)]
-    """The name of a manifest, or of an entry point `faultline.selectors`."""
+    """The name of a manifest, or of an entry point `faultline.selectors`; in a cluster `leader`,
+    `oldest`, `same-zone`, `on-node-of`, or of an entry point `faultline.cluster_selectors`."""
     params: dict[str, Any] = Field(default_factory=dict[str, Any])
     """Its parameters."""
 
 
-SETS = ("containers", "processes", "cgroups", "pods", "plugin")
+SETS = ("containers", "processes", "cgroups", "pods", "nodes", "plugin")
 
 
 class Selector(Model):
@@ -100,7 +145,9 @@ class Selector(Model):
     cgroups: CgroupSelector | None = None
     """Control groups of this host."""
     pods: PodSelector | None = None
-    """Pods of this node."""
+    """Pods of this node, or of a cluster."""
+    nodes: NodeSelector | None = None
+    """Whole nodes of a cluster, or with `target` something on each of them."""
     plugin: PluginSelector | None = None
     """What somebody else finds."""
     mode: Mode | None = None
@@ -114,6 +161,14 @@ class Selector(Model):
     exclude: Annotated[list[Glob], Field(max_length=100)] = Field(default_factory=list[str])
     """Names that are never hit, or patterns of them: of containers and their images, programs,
     control groups, `NAMESPACE/POD`."""
+    spread: Literal["zones", "nodes", "owners"] | None = None
+    """In a cluster: take them as evenly as possible from zones, nodes or owners, and not just by
+    chance."""
+    live: Literal["freeze", "follow", "top-up"] = "freeze"
+    """In a cluster, when a target has gone before the fault ends: `freeze`: it was one less;
+    `follow`: a container that is started again in the same pod is hit, and so is the pod with which
+    its owner replaces it; `top-up`: any other one that fits is hit, so that they stay as many, with
+    `mode: all` also those that come anew."""
     seed: str = ""
     """What chance is drawn from; with the same seed the same of a set are hit. Without it each run
     draws anew, from its own seed."""

@@ -34,10 +34,11 @@ class AimedFaultSpec(FaultSpec):
 
     selector: Selector | None = None
     """Instead of a target: which of a set it acts on, each with a proof of its own. Resolved when
-    the run begins."""
+    the run begins. With `nodes` the target may stand beside it: what is hit on each node."""
 
     @model_validator(mode="after")
     def _one_way(self) -> AimedFaultSpec:
-        if self.selector is not None and self.target != TargetSpec():
-            raise ValueError("expected at most one of target and selector")
+        aimed = self.selector is not None and self.selector.nodes is None
+        if aimed and self.target != TargetSpec():
+            raise ValueError("expected at most one of target and selector, except selector.nodes")
         return self

@@ -6,15 +6,18 @@ a process by pid and start time.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
+from pydantic.alias_generators import to_camel
+
 from faultline.api.document import Problem
+from faultline.api.drawing import picked
 from faultline.api.selector import (
+    ELSEWHERE,
     CgroupSelector,
     Choice,
     Chosen,
@@ -30,8 +33,8 @@ from faultline.errors import (
     InvalidParameter,
     ObserveFailed,
     Protected,
-    Refused,
     TargetGone,
+    Unsupported,
 )
 from faultline.injection import extensions, guards, manifest, selecting
 from faultline.injection.process_target import user_number
@@ -57,8 +60,10 @@ class Candidate:
 def choose(node: str, selector: Selector, seed: str, allow: frozenset[str] = frozenset()) -> Choice:
     """What a selector means now.
 
-    Raises TargetGone if nothing fits, Refused if too few do, and what a plug-in raises.
+    Raises TargetGone if nothing fits, Refused if too few do, Unsupported for what only a cluster
+    can answer, and what a plug-in raises.
     """
+    _of_host(node, selector)
     rest: list[Candidate] = []
     with guards.active(guards.Guard(allow)):
         if selector.plugin is not None:
@@ -88,6 +93,18 @@ def choose(node: str, selector: Selector, seed: str, allow: frozenset[str] = fro
     )
 
 
+def _of_host(node: str, selector: Selector) -> None:
+    beyond = [name for name in ("nodes", "spread") if getattr(selector, name) is not None]
+    beyond += ["live"] if selector.live != "freeze" else []
+    if selector.pods is not None:
+        beyond += [f"pods.{to_camel(name)}" for name in ELSEWHERE if getattr(selector.pods, name)]
+    if beyond:
+        raise Unsupported(
+            f"{node}: selector.{beyond[0]} asks what only a cluster knows",
+            hint="apply it as a Fault in a cluster with an operator",
+        )
+
+
 def _apart(found: list[Candidate]) -> list[Candidate]:
     """The same, each with a key of its own: two runtimes may have a container of one name."""
     count = Counter(each.key for each in found)
@@ -106,45 +123,6 @@ def _told(
     more = f" and {len(chosen) - _SHOWN} more" if len(chosen) > _SHOWN else ""
     without = f"; {len(spared)} spared" if spared else ""
     return f"{len(chosen)} of {len(chosen) + len(others)} {what}: {named}{more}{without}"
-
-
-# ---------------------------------------------------------------------- which of them
-
-
-def picked(names: Sequence[str], selector: Selector, seed: str, node: str = "") -> set[str]:
-    """Which of a set are hit, by their names; raises Refused if too few are there. Pure.
-
-    Each has a number that is drawn from the seed and its own name alone, and those with the lowest
-    are hit: the order of the set does not matter, and one that comes or goes moves no other one.
-    """
-    count = _how_many(len(names), selector, seed)
-    if count > len(names) or count < 1:
-        asked = selector.count or selector.percent
-        raise Refused(
-            f"{node}: {asked} of {len(names)} is {'more than there are' if count else 'none'}",
-            hint="a larger share, or `mode: one`" if not count else "fewer, or `mode: all`",
-        )
-    return set(sorted(set(names), key=lambda name: (_drawn(seed, name), name))[:count])
-
-
-def _how_many(size: int, selector: Selector, seed: str) -> int:
-    mode = selector.how
-    if mode == "one":
-        return 1
-    if mode == "all":
-        return size
-    if mode == "fixed":
-        return selector.count or 0
-    assert selector.percent is not None
-    # A share as people write it: 30 % of 10 are 3, whatever binary fractions say.
-    most = int(size * selector.percent.ratio + 1e-9)
-    if mode == "fixed-percent" or most < 1:
-        return most
-    return 1 + _drawn(seed, "how many") % most
-
-
-def _drawn(seed: str, name: str) -> int:
-    return int.from_bytes(hashlib.sha256(f"{seed}\0{name}".encode()).digest()[:8])
 
 
 def _excluded(candidate: Candidate, patterns: Sequence[str]) -> bool:
