@@ -64,16 +64,7 @@ def story(run: Run) -> Story:
         phases=_phases(status, clock),
         pauses=tuple(Halted(clock.at(p.at), clock.maybe(p.until), p.why) for p in status.pauses),
         faults=tuple(_fault(f, clock) for f in status.faults),
-        choices=tuple(
-            ChoiceStory(
-                c.node,
-                c.text,
-                tuple(each.words for each in c.targets),
-                tuple(each.words for each in c.rest),
-                tuple(c.spared.items()),
-            )
-            for c in status.choices
-        ),
+        choices=_choices(status),
         probes=_probes(status, spec, clock),
         traffic=tuple(loads.told(t, _named(spec.traffic, t.name), clock) for t in status.traffic),
         budgets=budgets.budgets(status, spec, clock),
@@ -82,9 +73,7 @@ def story(run: Run) -> Story:
         discovered=clock.maybe(status.discovered_at),
         resolved=clock.maybe(status.resolved_at),
         points=_points(status, clock),
-        scores=tuple(
-            ScoreLine(s.name, s.limit, s.took, s.points, s.measured) for s in status.points.scores
-        ),
+        scores=_scores(status),
         score=status.points.score,
         judged=tuple(Judgement(j.name, j.text, j.ok, j.reason) for j in status.points.judged),
         bars=gantt.bars(status, clock),
@@ -98,6 +87,26 @@ def story(run: Run) -> Story:
         creator=run.spec.creator,
         seed=run.spec.seed,
         repeats=run.spec.repeat.run if run.spec.repeat is not None else "",
+    )
+
+
+def _choices(status: RunStatus) -> tuple[ChoiceStory, ...]:
+    """What selectors found, and what of it was hit."""
+    return tuple(
+        ChoiceStory(
+            c.node,
+            c.text,
+            tuple(each.words for each in c.targets),
+            tuple(each.words for each in c.rest),
+            tuple(c.spared.items()),
+        )
+        for c in status.choices
+    )
+
+
+def _scores(status: RunStatus) -> tuple[ScoreLine, ...]:
+    return tuple(
+        ScoreLine(s.name, s.limit, s.took, s.points, s.measured) for s in status.points.scores
     )
 
 
