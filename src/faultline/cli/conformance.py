@@ -29,9 +29,10 @@ EXIT_COMPLAINTS = 5
 def conformance(path: Path, place: str, kill: int, seed: int, form: str) -> int:
     """Try the examples of the manifest at PATH as our own faults are tried, on scratch ground.
 
-    PATH may also be `probes:NAME` or `selectors:NAME` of an installed package. A probe or a
-    selector has to answer in time, to refuse what is wrong, to say when it cannot measure, and to
-    change nothing.
+    PATH may also be `probes:NAME`, `selectors:NAME` or `traffic:NAME` of an installed package. A
+    probe or a selector has to answer in time, to refuse what is wrong, to say when it cannot
+    measure, and to change nothing; a driver of traffic to send on time, to count right, and to
+    stop.
 
     A fault is planned, refused what is wrong, injected, measured, recovered, left until its
     deadline: each time everything must be as before. Needs root. Exit status 5 if there are

@@ -20,7 +20,7 @@ from faultline.api.model import Model, NodeName
 from faultline.api.run import Run
 from faultline.engine import stored, wishes
 from faultline.engine.signals import read_signal, record_signal
-from faultline.errors import InvalidDocument, Unsupported
+from faultline.errors import InvalidDocument, Unsupported, UsageError
 from faultline.server.bodies import Json, Sent, caller, takes
 from faultline.server.host import Host
 from faultline.server.urgent import urgently
@@ -157,6 +157,13 @@ class SignalOrder(Model):
     """What they say."""
     id: str = ""
     """A number of the sender: the same one counts once."""
+
+
+class Signalled(Model):
+    """To which runs something was reported."""
+
+    runs: list[str]
+    """Their names; none is there to be told if it is empty."""
 
 
 class Check(Model):
@@ -314,3 +321,20 @@ def _wishes(made: APIRouter, host: Host) -> None:
         told = read_signal(data.get("name", ""), {"who": caller(request), **data}, time.time())
         with host.runs() as kept:
             return Json(record_signal(kept.store, name, told))
+
+    @made.post("/signals", response_model=Signalled, openapi_extra=takes(SignalOrder))
+    def signal_all(body: Sent, request: Request) -> Json:
+        """Report to every run that has not ended: for tools that know of incidents and of no
+        runs.
+        """
+        data = body.data()
+        told = read_signal(data.get("name", ""), {"who": caller(request), **data}, time.time())
+        reached: list[str] = []
+        with host.runs() as kept:
+            for each in kept.summaries(Filter(ended=False)):
+                try:
+                    record_signal(kept.store, each.name, told)
+                except UsageError:  # it has ended meanwhile
+                    continue
+                reached.append(each.name)
+        return Json(Signalled(runs=reached))

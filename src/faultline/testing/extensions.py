@@ -210,10 +210,14 @@ def _filled(values: Mapping[str, Any], known: dict[str, str]) -> dict[str, Any]:
 
 
 def check_installed(name: str) -> dict[str, list[str]]:
-    """The check of `probes:NAME` or `selectors:NAME`; raises UnknownName."""
+    """The check of `probes:NAME`, `selectors:NAME` or `traffic:NAME`; raises UnknownName."""
     group, _, plugin = name.partition(":")
     if group == "probes":
         return check_probe(extensions.load("faultline.probes", plugin))
     if group == "selectors":
         return check_selector(extensions.load("faultline.selectors", plugin))
-    raise Unsupported(f"there is no kit for {group!r}: probes:NAME or selectors:NAME")
+    if group == "traffic":
+        from faultline.testing.traffic_kit import check_traffic
+
+        return check_traffic(extensions.load("faultline.traffic", plugin))
+    raise Unsupported(f"there is no kit for {group!r}: probes:NAME, selectors:NAME, traffic:NAME")

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from importlib import import_module
 from typing import Protocol, cast
 
+from faultline.errors import FaultlineError
 from faultline.traffic.chance import Chance
 from faultline.traffic.model import Load
 from faultline.traffic.template import Values
@@ -24,6 +25,8 @@ MODULES = {
 
 PLUGIN = "plugin:"
 """What the name of a driver of an installed package begins with."""
+CLASS = "class:"
+"""The same of one that is not installed, MODULE:NAME; no document leads to it."""
 
 
 class Turn(Protocol):
@@ -101,6 +104,9 @@ def driver_of(load: Load) -> Driver:
     """
     if load.driver.startswith(PLUGIN):
         return _installed(load)
+    if load.driver.startswith(CLASS):
+        module, _, name = load.driver.removeprefix(CLASS).partition(":")
+        return accepted(vars(import_module(module))[name], load, name)
     make = cast("Callable[[Load], Driver]", vars(import_module(MODULES[load.driver]))["Driver"])
     return make(load)
 
@@ -111,10 +117,17 @@ def _installed(load: Load) -> Driver:
 
     name = load.driver.removeprefix(PLUGIN)
     for point in entry_points(group="faultline.traffic", name=name):
-        make = cast("Callable[[Load], Driver]", point.load())
-        try:
-            return make(load)
-        except (KeyError, ValueError, TypeError) as error:
-            said = f"no parameter {error}" if isinstance(error, KeyError) else error
-            raise CannotBegin(f"plug-in {name} does not accept its parameters: {said}") from error
+        return accepted(point.load(), load, name)
     raise CannotBegin(f"no installed package has a driver of traffic called {name!r}")
+
+
+def accepted(made: object, load: Load, name: str) -> Driver:
+    """The driver that somebody else's class makes of a load; raises CannotBegin with what it does
+    not accept.
+    """
+    make = cast("Callable[[Load], Driver]", made)
+    try:
+        return make(load)
+    except (KeyError, ValueError, TypeError, FaultlineError) as error:
+        said = f"no parameter {error}" if isinstance(error, KeyError) else error
+        raise CannotBegin(f"plug-in {name} does not accept its parameters: {said}") from error

@@ -24,7 +24,7 @@ from faultline.api.traffic import (
 from faultline.errors import ApplyFailed, ObserveFailed
 from faultline.kernel.clock import now
 from faultline.traffic.load import load_of
-from faultline.traffic.model import SECOND
+from faultline.traffic.model import SECOND, Load
 from faultline.traffic.running import Running
 from faultline.traffic.series import Series
 from faultline.traffic.worker import Worker
@@ -38,13 +38,21 @@ class TrafficRun:
     """One load. Its figures may be read from any thread, also after the end."""
 
     def __init__(
-        self, spec: OurTraffic, *, most: int = 0, workers: int = 0, seed: int | None = None
+        self,
+        spec: OurTraffic,
+        *,
+        most: int = 0,
+        workers: int = 0,
+        seed: int | None = None,
+        load: Load | None = None,
     ) -> None:
         """`most`: the longest it may send, ns; `workers`: generator processes, one core each;
-        without it as many as the document says. What it chooses is drawn from `seed`.
+        without it as many as the document says. What it chooses is drawn from `seed`. `load` is
+        what the generators are told, where that does not follow from the document.
         """
         self.spec = spec
-        load = replace(load_of(spec, most), seed=secrets.randbits(48) if seed is None else seed)
+        drawn = secrets.randbits(48) if seed is None else seed
+        load = replace(load or load_of(spec, most), seed=drawn)
         self._shares = load.shares(workers or spec.workers)
         self._workers: list[Worker] = []
         self._series = Series(int(spec.warmup), closed=spec.rate is None)
