@@ -109,7 +109,8 @@ class Runs:
         self._locks = self._folders.run / "locks"
         self._state = state
         self._tools = tools
-        self._check = check_fault
+        self.check_fault = check_fault
+        """What is asked whether a fault's parameters are right; None: the registry of this host."""
 
     def __enter__(self) -> Self:
         return self
@@ -134,7 +135,13 @@ class Runs:
         """
         self.check_halt()
         return create(
-            self.store, experiment, values, creator=creator, check=self._check, base=base, seed=seed
+            self.store,
+            experiment,
+            values,
+            creator=creator,
+            check=self.check_fault,
+            base=base,
+            seed=seed,
         )
 
     def named(self, source: Path, values: dict[str, Any]) -> tuple[Experiment, Path]:
@@ -154,7 +161,7 @@ class Runs:
         selectors mean now. Nothing is touched, nothing is written; raises what injecting would
         refuse.
         """
-        finder = Finder(self.store, self._check or _host_check(), load)
+        finder = Finder(self.store, self.check_fault or _host_check(), load)
         spec = _spec(finder, experiment, values, base, seed)
         run = Run(metadata=Metadata(name="plan", uid="plan"), spec=spec)
         tools = self._tools() if self._tools else _host_tools(self._state)
@@ -170,7 +177,7 @@ class Runs:
 
     def _again(self) -> Runs:
         """The same once more, for another thread."""
-        return Runs(self._state, self._tools, self._check, self._place)
+        return Runs(self._state, self._tools, self.check_fault, self._place)
 
     def driver(self, name: str, listener: Listener | None = None) -> Driver:
         """What carries out a run or goes on with it; `drive()` it, `stop(why)` aborts it.

@@ -90,7 +90,7 @@ class Manager:
         """
         with self._open() as kept:
             self._kept = kept
-            schedules, due, seen = Schedules(kept.store), 0.0, -1
+            schedules, due, seen = Schedules(kept.store, kept.check_fault), 0.0, -1
             away = False
             while not self._ending:
                 try:
