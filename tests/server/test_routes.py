@@ -200,6 +200,41 @@ def test_a_node_that_asks_is_answered(call: Client) -> None:
     assert run["spec"]["approvals"][0]["by"] == pwd.getpwuid(os.geteuid()).pw_name
 
 
+def test_a_stored_experiment_takes_parameters_with_their_types_checked(call: Client) -> None:
+    given = document("kept")
+    given["spec"]["baseline"] = "${length}"
+    given["spec"]["parameters"] = {"length": {"type": "duration", "default": "30s"}}
+    assert call.post("/schedules", given)["applied"][0]["what"] == "created"
+    for parameters, said in (
+        ({"length": "soon"}, "parameters.length"), ({"lenght": "1s"}, "lenght"),
+    ):  # fmt: skip
+        wrong = call("POST", "/runs", {"experiment": "kept", "parameters": parameters})
+        assert wrong.status in (400, 404), wrong.body
+        assert said in wrong.json()["detail"]
+    made = call("POST", "/runs", {"experiment": "kept", "parameters": {"length": "100ms"}})
+    assert made.status == 201, made.body
+    assert made.json()["spec"]["resolved"]["baseline"] == "100ms"
+    name = made.json()["metadata"]["name"]
+    until(lambda: call.get(f"/runs/{name}")["status"]["phase"] == "ended")
+
+
+def test_an_incident_is_reported_to_every_run_that_has_not_ended(call: Client) -> None:
+    assert call.post("/signals", {"name": "incident"})["runs"] == []
+    names = {
+        call.post("/runs", document("told", baseline="30s"))["metadata"]["name"] for _ in range(2)
+    }
+    sent = {"name": "incident", "message": "payments are down", "id": "INC-7"}
+    assert set(call.post("/signals", sent)["runs"]) == names
+    assert set(call.post("/signals", sent)["runs"]) == names  # sent again, counted once
+    for name in names:
+        signals = call.get(f"/runs/{name}")["spec"]["signals"]
+        assert [(each["name"], each["text"]) for each in signals] == [
+            ("incident", "payments are down")
+        ]
+        call.post(f"/runs/{name}/abort", {"reason": "told"})
+    assert call("POST", "/signals", {"at": "now"}).status == 400
+
+
 # -------------------------------------------------------------------------- schedules and halt
 
 

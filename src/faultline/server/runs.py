@@ -24,7 +24,7 @@ from faultline.errors import InvalidDocument, Unsupported, UsageError
 from faultline.server.bodies import Json, Sent, caller, takes
 from faultline.server.host import Host
 from faultline.server.urgent import urgently
-from faultline.stores.model import Filter, Summary
+from faultline.stores.model import Filter, Store, Summary
 
 
 class RunOrder(Model):
@@ -327,14 +327,23 @@ def _wishes(made: APIRouter, host: Host) -> None:
         """Report to every run that has not ended: for tools that know of incidents and of no
         runs.
         """
-        data = body.data()
-        told = read_signal(data.get("name", ""), {"who": caller(request), **data}, time.time())
-        reached: list[str] = []
+        data = {"who": caller(request), **body.data()}
+        name = data.get("name", "")
+        read_signal(name, data, time.time())  # or it is refused, whether a run is there or not
         with host.runs() as kept:
-            for each in kept.summaries(Filter(ended=False)):
-                try:
-                    record_signal(kept.store, each.name, told)
-                except UsageError:  # it has ended meanwhile
-                    continue
-                reached.append(each.name)
-        return Json(Signalled(runs=reached))
+            going = [each.name for each in kept.summaries(Filter(ended=False))]
+            told = [each for each in going if _told(kept.store, each, name, data)]
+        return Json(Signalled(runs=told))
+
+
+def _told(store: Store, run: str, name: str, data: dict[str, Any]) -> bool:
+    """Report to a run; False if it has ended meanwhile. One that begins at this very moment has
+    begun after the first try.
+    """
+    for _ in range(2):
+        try:
+            record_signal(store, run, read_signal(name, data, time.time()))
+        except UsageError:
+            continue
+        return True
+    return False
