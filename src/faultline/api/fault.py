@@ -82,6 +82,8 @@ class FaultResourceStatus(StatusModel):
     """The same in one sentence."""
     seed: str = ""
     """What its selector drew from."""
+    size: int = 0
+    """How many pods or nodes were to be hit when it began."""
     counts: FaultCounts = Field(default_factory=FaultCounts)
     """How many targets stand where."""
     hosts: Annotated[list[HostShare], Field(max_length=5000)] = Field(
@@ -93,7 +95,7 @@ class FaultResourceStatus(StatusModel):
     effective_at: float | None = None
     """When the last target was measured to be hit."""
     until: float | None = None
-    """When it ends whatever happens."""
+    """When it is to end; a target that was injected later ends later by as much."""
     recovery_started: float | None = None
     """When it was to be undone."""
     ended: float | None = None

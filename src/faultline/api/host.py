@@ -32,6 +32,8 @@ class PodTarget(Model):
     container_id: str = ""
     """The id of that container in its runtime when it was chosen; another one of the same name is
     hit only with `follow`."""
+    owner: str = ""
+    """Who replaces it when it goes, as KIND/NAME."""
 
 
 class Desired(Model):

@@ -23,7 +23,9 @@ from faultline.injection.manifest import Manifest
 
 PROTOCOL: Final = 1
 
-Group = Literal["faultline.probes", "faultline.selectors", "faultline.traffic"]
+Group = Literal[
+    "faultline.probes", "faultline.selectors", "faultline.cluster_selectors", "faultline.traffic"
+]
 
 
 @cache

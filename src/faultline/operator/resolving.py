@@ -1,0 +1,261 @@
+"""From a fault to its targets in a cluster: who fits, who is spared, who is hit. Pure.
+
+A target is named by what stays its own: the uid of a pod, the name of a node.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from faultline.api.drawing import how_many, ordered, picked
+from faultline.api.host import PodTarget
+from faultline.api.selector import PodSelector, Selector
+from faultline.api.selector_cluster import NodeSelector
+from faultline.api.target import TargetSpec
+from faultline.api.targets import AimedFaultSpec
+from faultline.errors import FaultlineError, InvalidParameter, TargetGone
+from faultline.operator import matching, plugins, protection
+from faultline.operator.cluster import Cluster, Node, Owner, Pod
+
+SHOWN = 10  # targets that a sentence names
+
+
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """One target."""
+
+    host: str
+    words: str
+    pod: PodTarget | None = None
+    target: TargetSpec = field(default_factory=TargetSpec)
+
+    @property
+    def identity(self) -> str:
+        """What is its own for ever."""
+        if self.pod is not None:
+            return f"{self.pod.uid}/{self.pod.container}"
+        return f"{self.host}/{self.target.model_dump_json(exclude_defaults=True)}"
+
+    def uid(self, fault_uid: str) -> str:
+        """The uid of a fault on it: the same whoever asks, however often."""
+        drawn = hashlib.sha256(f"{fault_uid}\0{self.identity}".encode()).hexdigest()
+        return f"{fault_uid[:8]}-{drawn[:20]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One of the set: a pod with those of its containers that are meant, or a node."""
+
+    key: str  # what chance goes by
+    aims: tuple[Aim, ...]
+    group: str = ""  # what it is spread over
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """What a selector means now."""
+
+    chosen: tuple[Candidate, ...]
+    rest: tuple[Candidate, ...] = ()
+    spared: Mapping[str, str] = field(default_factory=dict[str, str])
+    what: str = "pods"
+    reserve: tuple[Candidate, ...] = ()  # the rest in the order in which it would be hit
+
+    @property
+    def aims(self) -> list[Aim]:
+        return [aim for each in self.chosen for aim in each.aims]
+
+    @property
+    def text(self) -> str:
+        """The same in one sentence."""
+        named = ", ".join(each.key for each in self.chosen[:SHOWN])
+        more = f" and {len(self.chosen) - SHOWN} more" if len(self.chosen) > SHOWN else ""
+        without = f"; {len(self.spared)} spared" if self.spared else ""
+        of = len(self.chosen) + len(self.rest)
+        return f"{len(self.chosen)} of {of} {self.what}: {named}{more}{without}"
+
+
+@dataclass(frozen=True, slots=True)
+class Set:
+    """What fits, before it is known how many of it are hit."""
+
+    free: tuple[Candidate, ...]
+    rest: tuple[Candidate, ...] = ()
+    spared: Mapping[str, str] = field(default_factory=dict[str, str])
+    what: str = "pods"
+
+
+def selector_of(spec: AimedFaultSpec) -> Selector:
+    """What a fault aims at, also where it names one pod; raises InvalidParameter."""
+    if spec.selector is not None:
+        return spec.selector
+    if spec.target.pod:
+        space, name, *inner = spec.target.pod.split("/")
+        pods = {"namespaces": [space], "names": [f"{space}/{name}"], "container": "".join(inner)}
+        return Selector.model_validate({"pods": pods, "mode": "all"})
+    raise InvalidParameter(
+        "spec.selector", None, "a selector: which pods or nodes of the cluster are meant",
+        hint="nodes by name: selector: {nodes: {names: [NODE]}}",
+    )  # fmt: skip
+
+
+def needs(selector: Selector, namespace: str) -> frozenset[str]:
+    """What must be read to resolve it, besides pods and nodes: `owners`, `endpoints:NS/NAME`,
+    `lease:NS/NAME`; raises UnknownName, InvalidParameter.
+    """
+    found: set[str] = set()
+    criteria = selector.pods
+    if selector.plugin is not None:
+        plugin = plugins.load(selector.plugin, namespace)
+        found |= {each for each in plugin.reads if each == "owners"}
+        found |= {f"lease:{path}" for path in plugin.leases()}
+        criteria = plugin.pods()
+    owned = criteria is not None and criteria.owner is not None
+    if owned or selector.spread == "owners" or selector.live != "freeze":
+        found.add("owners")
+    if criteria is not None and criteria.service:
+        service = criteria.service
+        found.add(f"endpoints:{service if '/' in service else f'{namespace}/{service}'}")
+    return frozenset(found)
+
+
+def resolve(
+    spec: AimedFaultSpec, namespace: str, seed: str, cluster: Cluster, name: str = "fault"
+) -> Resolution:
+    """Who is hit.
+
+    Raises TargetGone if nothing fits, Refused if too few do, InvalidParameter for what means
+    nothing in a cluster, and what a plug-in raises.
+    """
+    selector = selector_of(spec)
+    found = candidates(spec, selector, namespace, cluster)
+    if not found.free:
+        told = "; ".join(f"{words}: {why}" for words, why in list(found.spared.items())[:SHOWN])
+        raise TargetGone(f"none of the {found.what} fits", hint=told)
+    drawn = selector.seed or seed
+    groups = {each.key: each.group for each in found.free} if selector.spread else None
+    hit = picked([each.key for each in found.free], selector, drawn, name, groups)
+    order = {key: n for n, key in enumerate(ordered([c.key for c in found.free], drawn, groups))}
+    by_order = sorted(found.free, key=lambda each: order[each.key])
+    reserve = tuple(each for each in by_order if each.key not in hit)
+    return Resolution(
+        tuple(each for each in by_order if each.key in hit),
+        (*reserve, *found.rest), found.spared, found.what, reserve,
+    )  # fmt: skip
+
+
+def count(selector: Selector, size: int, seed: str) -> int:
+    """How many of a set of this size are meant."""
+    return how_many(size, selector, selector.seed or seed)
+
+
+def candidates(spec: AimedFaultSpec, selector: Selector, namespace: str, cluster: Cluster) -> Set:
+    """All that may be hit, and what is not and why."""
+    family = spec.fault.partition(".")[0]
+    if selector.nodes is not None:
+        return _of_nodes(selector.nodes, spec, selector, cluster)
+    if selector.pods is not None:
+        fitting = matching.pods(selector.pods, namespace, cluster)
+        return _of_pods(fitting, (), selector.pods, family, spec.allow, selector, cluster)
+    if selector.plugin is not None:
+        plugin = plugins.load(selector.plugin, namespace)
+        chosen = plugin.select(cluster)
+        made = _of_pods(
+            chosen.pods, chosen.rest, plugin.pods() or PodSelector(), family, spec.allow,
+            selector, cluster,
+        )  # fmt: skip
+        return Set(made.free, made.rest, made.spared, f"pods of {selector.plugin.name}")
+    raise InvalidParameter(
+        f"spec.selector.{selector.kind}", None, "pods, nodes or plugin: this is a cluster"
+    )
+
+
+def _of_pods(
+    found: Sequence[Pod], rest: Sequence[Pod], asked: PodSelector, family: str,
+    allow: Collection[str], selector: Selector, cluster: Cluster,
+) -> Set:  # fmt: skip
+    free: list[Candidate] = []
+    others: list[Candidate] = []
+    spared: dict[str, str] = {}
+    for pods, into in ((found, free), (rest, others)):
+        for pod in pods:
+            why = protection.of_pod(pod, family, cluster, allow)
+            why = why or ("excluded" if _excluded(selector, pod.name, pod.path) else "")
+            owner = (cluster.controllers(pod) or [None])[-1]
+            aims = _aims(pod, asked.container, family, owner) if not why else ()
+            if aims:
+                into.append(Candidate(pod.path, aims, _group(pod, owner, selector, cluster)))
+            else:
+                spared[f"pod {pod.path}"] = why or _without(pod, asked.container)
+    return Set(tuple(free), tuple(others), spared)
+
+
+def _without(pod: Pod, container: str) -> str:
+    told = f": {pod.waiting}" if pod.waiting else ""
+    return f"no container {f'{container} ' if container else ''}of it runs{told}"
+
+
+def _aims(pod: Pod, container: str, family: str, owner: Owner | None) -> tuple[Aim, ...]:
+    wanted = [
+        each
+        for each in pod.containers
+        if not container or matching.fits_any([container], each.name)
+    ]
+    if family in protection.SHARED:
+        wanted = wanted[:1]  # they share it: twice would be the double of what was asked for
+    several = len(pod.containers) > 1
+    return tuple(
+        Aim(
+            pod.node,
+            f"pod {pod.path}{f'/{each.name}' if several else ''}",
+            PodTarget(
+                namespace=pod.namespace, name=pod.name, uid=pod.identity, container=each.name,
+                container_id=each.id,
+                owner=f"{owner.kind}/{owner.name}" if owner else "",
+            ),
+        )
+        for each in wanted
+    )  # fmt: skip
+
+
+def _group(pod: Pod, owner: Owner | None, selector: Selector, cluster: Cluster) -> str:
+    match selector.spread:
+        case "zones":
+            return cluster.zone(pod.node)
+        case "nodes":
+            return pod.node
+        case "owners":
+            return f"{owner.kind}/{pod.namespace}/{owner.name}" if owner else pod.path
+        case None:
+            return ""
+
+
+def _of_nodes(
+    asked: NodeSelector, spec: AimedFaultSpec, selector: Selector, cluster: Cluster
+) -> Set:
+    free: list[Candidate] = []
+    spared: dict[str, str] = {}
+    for node in matching.nodes(asked, cluster):
+        why = protection.of_node(node, cluster, spec.allow)
+        why = why or ("excluded" if _excluded(selector, node.name) else "")
+        if why:
+            spared[f"node {node.name}"] = why
+            continue
+        aim = Aim(node.name, f"node {node.name}", None, spec.target)
+        free.append(Candidate(node.name, (aim,), _node_group(node, selector)))
+    return Set(tuple(free), (), spared, "nodes")
+
+
+def _node_group(node: Node, selector: Selector) -> str:
+    return node.zone if selector.spread == "zones" else node.name
+
+
+def _excluded(selector: Selector, *names: str) -> bool:
+    return bool(selector.exclude) and matching.fits_any(selector.exclude, *names)
+
+
+def complaint(error: FaultlineError) -> str:
+    """An error in one sentence."""
+    return f"{error.message}; {error.hint}" if error.hint else error.message
