@@ -35,7 +35,7 @@ _PATCHES = {
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One change, as a watch tells it. `synced` comes once the first list is complete."""
+    """One change, as a watch tells it. `synced` comes once a list is complete, with its version."""
 
     type: Literal["put", "deleted", "synced"]
     object: Object
@@ -179,7 +179,7 @@ class Client:
                 yield Seen("put", each)
         known.clear()
         known.update(found)
-        yield Seen("synced", {})
+        yield Seen("synced", {"metadata": {"resourceVersion": version}})
         return version
 
     def _changes(
