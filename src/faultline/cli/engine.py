@@ -75,7 +75,7 @@ def engine(
         level=logging.WARNING if quiet else logging.INFO, format="%(asctime)s %(message)s"
     )
     opened = partial(Runs, state_folder(), store=store_place())
-    keeper = Manager(opened, None if quiet else _tell, at_once)
+    keeper = Manager(partial(opened, cached=True), None if quiet else _tell, at_once)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _ended_by(keeper))
     if listen is None:

@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from faultline.changes.abandoned import Abandoned
     from faultline.stores.model import Summary
     from faultline.stores.retention import Retention
-    from faultline.stores.sql import SqlStore
+    from faultline.stores.opening import Opened
 
 KIND = "Run"
 HEADINGS = ("RUN", "EXPERIMENT", "PHASE", "VERDICT", "WHY")
 
 
-def _open() -> SqlStore:
+def _open() -> Opened:
     from faultline.stores.opening import open_store
 
     return open_store(store_place(), state_folder())
@@ -103,7 +103,7 @@ def runs(ctx: click.Context, limit: int, after: str, form: str, **given: Any) ->
     return 0
 
 
-def _cursor(store: SqlStore, name: str) -> str:
+def _cursor(store: Opened, name: str) -> str:
     if not name:
         return ""
     found = store.summaries(KIND, Filter(names=(name,)), 1)

@@ -98,12 +98,14 @@ class Runs:
         tools: ToolsFactory | None = None,
         check_fault: admission.CheckFault | None = None,
         store: str | None = None,
+        *,
+        cached: bool = False,
     ) -> None:
         """`store` is a path or a URL; without it the one that FAULTLINE_STORE names, else a file in
-        the state folder.
+        the state folder. `cached` is for who looks at all runs every second.
         """
         self._folders = open_store(state)
-        self.store: Store = opening.open_store(store, state)
+        self.store: Store = opening.open_store(store, state, cached=cached)
         self._renewal = Renewal(self.store)
         self._place = store
         self._locks = self._folders.run / "locks"

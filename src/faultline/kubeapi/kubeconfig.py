@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from faultline.errors import Unsupported
@@ -61,6 +62,7 @@ class Adapted:
         self._client = client
         self._namespace = namespace
         self._failures = failures
+        self._watching: set[Any] = set()
 
     @property
     def server(self) -> str:
@@ -71,6 +73,10 @@ class Adapted:
         return self._namespace
 
     def close(self) -> None:
+        """Whoever reads lines in another thread is told that the connection broke."""
+        for watching in tuple(self._watching - {None}):
+            with suppress(OSError):
+                watching.shutdown(socket.SHUT_RDWR)
         self._client.close()
 
     def request(
@@ -100,7 +106,13 @@ class Adapted:
             with self._client.stream("GET", path, params=query, timeout=timeout) as answer:
                 if answer.status_code != 200:
                     raise refusal(answer.status_code, _json(answer.read()))
-                yield (line.encode() for line in answer.iter_lines() if line)
+                stream = answer.extensions.get("network_stream")
+                watching = None if stream is None else stream.get_extra_info("socket")
+                try:
+                    self._watching.add(watching)
+                    yield (line.encode() for line in answer.iter_lines() if line)
+                finally:
+                    self._watching.discard(watching)
         except self._failures as error:
             raise self._silent(error) from error
 

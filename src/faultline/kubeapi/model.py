@@ -6,7 +6,7 @@ https://kubernetes.io/docs/reference/using-api/api-concepts/
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
@@ -22,10 +22,19 @@ class ApiError(FaultlineError):
     code = "kubernetes-api"
     http_status = 502
 
-    def __init__(self, status: int, reason: str, message: str, *, hint: str = "") -> None:
+    def __init__(
+        self,
+        status: int,
+        reason: str,
+        message: str,
+        *,
+        hint: str = "",
+        causes: Sequence[tuple[str, str]] = (),
+    ) -> None:
         super().__init__(message, hint=hint)
         self.status = status  # of HTTP; 0 if there was no answer
         self.reason = reason  # one word of the server: NotFound, Conflict, Expired, Forbidden
+        self.causes = causes  # the path of a field that it does not take, and what it says of it
 
     @property
     def refused(self) -> bool:
@@ -73,7 +82,12 @@ def refusal(status: int, body: Any) -> ApiError:
         "Forbidden": "the account needs that right: see `faultline kube manifests`",
         "Unauthorized": "the credentials are not accepted: log in again",
     }
-    return ApiError(status, reason, message, hint=hints.get(reason, ""))
+    details = cast(Object, told.get("details") or {})
+    causes = [
+        (str(each.get("field") or ""), str(each.get("message") or ""))
+        for each in cast("list[Object]", details.get("causes") or [])
+    ]
+    return ApiError(status, reason, message, hint=hints.get(reason, ""), causes=causes)
 
 
 class Rest(Protocol):

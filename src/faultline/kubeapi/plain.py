@@ -10,6 +10,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import socket
 import ssl
 import threading
 from collections.abc import Generator, Iterator, Mapping
@@ -61,6 +62,7 @@ class Plain:
         self._context = self._trust() if self._where.scheme == "https" else None
         self._lock = threading.Lock()
         self._kept: http.client.HTTPConnection | None = None
+        self._watching: set[http.client.HTTPConnection] = set()
 
     @property
     def server(self) -> str:
@@ -71,6 +73,11 @@ class Plain:
         return self._access.namespace
 
     def close(self) -> None:
+        """Whoever reads lines in another thread is told that the connection broke."""
+        for watching in tuple(self._watching):
+            if watching.sock is not None:
+                with suppress(OSError):
+                    watching.sock.shutdown(socket.SHUT_RDWR)
         with self._lock:
             kept, self._kept = self._kept, None
             if kept is not None:
@@ -108,6 +115,7 @@ class Plain:
         self, path: str, query: Mapping[str, str], timeout: float
     ) -> Generator[Iterator[bytes]]:
         made = self._connect(timeout)
+        self._watching.add(made)
         try:
             made.request("GET", f"{path}?{urlencode(query)}", headers=self._headers())
             answer = made.getresponse()
@@ -117,6 +125,7 @@ class Plain:
         except (OSError, http.client.HTTPException) as error:
             raise self._silent(error) from error
         finally:
+            self._watching.discard(made)
             made.close()
 
     def _told(self, answer: http.client.HTTPResponse) -> Iterator[bytes]:

@@ -60,17 +60,27 @@ def _envelope(row: Sequence[Any]) -> Document:
 
 def resource(kind: type[R], row: Row, series: list[Row]) -> R:
     """The document of a row, complete."""
+    spec, status = row[7], row[8]
+    data: Document = {
+        "kind": kind_name(kind),
+        "metadata": _envelope(row),
+        "spec": json.loads(spec),
+    }
+    if status is not None:
+        data["status"] = json.loads(status)
+    return complete(kind, data, series)
+
+
+def complete(kind: type[R], data: Document, series: list[Row]) -> R:
+    """The document of its data and its series; raises InvalidDocument. May alter the data."""
     from pydantic import ValidationError
 
     from faultline.api.document import read
     from faultline.stores.series import fill, joined
 
-    named, name, spec, status = kind_name(kind), row[1], row[7], row[8]
-    data: Document = {"kind": named, "metadata": _envelope(row), "spec": json.loads(spec)}
-    if status is not None:
-        data["status"] = json.loads(status)
+    called = f"{data['kind']} {data['metadata']['name']!r}"
     if not series:
-        return read(kind, data, f"{named} {name!r}")
+        return read(kind, data, called)
     try:
         with _nothing_collected():
             made = kind.model_validate(data)
@@ -79,8 +89,8 @@ def resource(kind: type[R], row: Row, series: list[Row]) -> R:
     except ValidationError:
         # Slowly, with the path of what is wrong; and texts with half of a surrogate pair, which are
         # no Unicode but may be in what a target said.
-        data["status"] = joined(json.loads(status), series)
-        return read(kind, data, f"{named} {name!r}")
+        data["status"] = joined(data["status"], series)
+        return read(kind, data, called)
 
 
 @contextmanager

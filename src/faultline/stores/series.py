@@ -80,19 +80,37 @@ def fill(status: StatusModel, rows: list[tuple[Any, ...]]) -> None:
     Raises ValidationError for entries that are not what the models say.
     """
     for path, parts in groupby(rows, key=lambda row: row[0]):
-        *above, last = path.split("/")
-        here: Any = status
-        for step in above:
-            if isinstance(here, list):
-                here = cast("list[Any]", here)[int(step)]
-            elif isinstance(here, dict):
-                here = cast("dict[str, Any]", here)[step]
-            else:
-                here = getattr(here, _field(type(here), step))
-        name = _field(type(here), last)
+        here, name = _place(status, path)
         inner = ",".join(entries[1:-1] for _, entries in parts)
         read = _reader(type(here), name).validate_json(f"[{inner}]")
         setattr(here, name, [*getattr(here, name), *read])
+
+
+def put(status: StatusModel, series: Series) -> None:
+    """Put the series into a status that was made without them, as they are."""
+    for path, entries in series.items():
+        here, name = _place(status, path)
+        setattr(here, name, list(entries))
+
+
+def _place(status: StatusModel, path: str) -> tuple[Any, str]:
+    """The part of a status in which a series lies, and its name there."""
+    *above, last = path.split("/")
+    here: Any = status
+    for step in above:
+        if isinstance(here, list):
+            here = cast("list[Any]", here)[int(step)]
+        elif isinstance(here, dict):
+            here = cast("dict[str, Any]", here)[step]
+        else:
+            here = getattr(here, _field(type(here), step))
+    return here, _field(type(here), last)
+
+
+def has_some(model: type[Any]) -> bool:
+    """Whether documents of a kind can have series."""
+    status = model.model_fields.get("status")
+    return status is not None and any(_fields(each) for each in _models(status.annotation))
 
 
 def _field(model: type[StatusModel], alias: str) -> str:

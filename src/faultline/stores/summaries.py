@@ -97,6 +97,38 @@ def condition(kind: str, where: Filter, after: str = "") -> tuple[str, list[Any]
     return text, values
 
 
+def matches(where: Filter, told: Summary) -> bool:
+    """The same as `condition`, for a store that no database looks through."""
+    if (where.names and told.name not in where.names) or not where.labels.items() <= (
+        told.labels.items()
+    ):
+        return False
+    chosen = (
+        (where.experiments, told.experiment),
+        (where.creators, told.creator),
+        (where.phases, told.phase),
+        (where.verdicts, told.verdict),
+    )
+    if any(wanted and value not in map(plain, wanted) for wanted, value in chosen):
+        return False
+    if where.since is not None and told.created < where.since:
+        return False
+    if where.until is not None and told.created >= where.until:
+        return False
+    if where.ended is not None and (told.ended is not None) is not where.ended:
+        return False
+    if not where.text:
+        return True
+    words = [told.name, told.experiment, told.creator, *told.labels, *told.labels.values()]
+    text = plain("\n".join([*map(plain, words), told.verdict, told.reason])).casefold()
+    return plain(where.text).casefold() in text
+
+
+def behind(after: str) -> tuple[float, str] | None:
+    """What a cursor names, in the order of all; None for the beginning. Raises UsageError."""
+    return _cursor(after) if after else None
+
+
 def _containing(text: str) -> str:
     escaped = plain(text).casefold()
     for special in "!%_":
