@@ -42,6 +42,11 @@ def targets(spec: ExperimentSpec, choices: Sequence[Choice] = ()) -> dict[str, d
     return dict(list({name_of(each): each for each in asked}.items())[:MOST])
 
 
+def anything(spec: ExperimentSpec) -> bool:
+    """Whether there is a target or a log to look at."""
+    return bool(spec.watch or spec.logs) or any(True for _ in _faults(spec))
+
+
 def _faults(spec: ExperimentSpec) -> Iterator[FaultSpec]:
     yield from spec.faults
     for part in ("nodes", "finally_"):
@@ -66,8 +71,11 @@ def _inside(node: Any) -> Iterator[FaultSpec]:
 
 def step(draft: Draft) -> None:
     """Begin once traffic may run; again whenever an engine takes the run over."""
-    if Phase.TRAFFIC.rank <= draft.status.phase.rank < Phase.VERDICT.rank:
-        draft.ask(f"watch/{draft.status.resumed}", Do.WATCH)
+    name = f"watch/{draft.status.resumed}"
+    if not Phase.TRAFFIC.rank <= draft.status.phase.rank < Phase.VERDICT.rank:
+        return
+    if draft.find(name) is None and anything(draft.spec):
+        draft.ask(name, Do.WATCH)
 
 
 def finished(draft: Draft) -> bool:
