@@ -139,7 +139,7 @@ def _fits(pattern: str, *names: str) -> bool:
 def _containers(asked: ContainerSelector) -> list[Candidate]:
     known = [each for each in containers.all_containers() if not each.sandbox]
     kept = [each for each in known if asked.runtime in (None, each.runtime)]
-    kept = [each for each in kept if _fits(asked.name, each.name, each.in_pod)]
+    kept = [each for each in kept if _fits(asked.name, _called(each), each.in_pod)]
     kept = _labelled(kept, asked.labels)
     images: dict[str, str] = {}
     if asked.image and kept:
@@ -148,6 +148,11 @@ def _containers(asked: ContainerSelector) -> list[Candidate]:
             raise ObserveFailed("; ".join(complaints))
         kept = [each for each in kept if _image_fits(asked.image, images.get(each.id, ""))]
     return [_container(each, images.get(each.id, "")) for each in kept]
+
+
+def _called(each: Container) -> str:
+    """Its name; of containerd an id that somebody chose is one."""
+    return each.name or (each.id if each.short == each.id else "")
 
 
 def _labelled(kept: list[Container], labels: dict[str, str]) -> list[Container]:
