@@ -146,6 +146,8 @@ def _check_answers(aim: Aim, engine: str) -> None:
 
 
 def _filtered(aim: Aim, action: Action, what: str, index: int) -> list[Change]:
+    if action.percent < 100 or action.kind is ActionKind.CORRUPT:
+        action = replace(action, seed=chance.seed(f"{aim.device.name} {aim.direction}"))
     spec = aim.spec(action_to(action), what)
     if action.kind is ActionKind.CORRUPT and not action.fix_checksum:
         # Its packets take a way on which checksums are computed in software, so that a wrong one is

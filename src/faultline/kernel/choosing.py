@@ -36,6 +36,10 @@ from faultline.kernel.match import Action, Guard, Match, address_bytes
 from faultline.kernel.membership import Owned
 from faultline.kernel.tc import Direction
 
+_STEP, _APART = 0x9E3779B97F4A7C15, 0xD1B54A32D192ED03
+_MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 0))
+"""Shifts and factors of SplitMix64."""
+
 
 class Choosing(Owned):
     """The part of a classifier that all actions share.
@@ -198,17 +202,39 @@ class Choosing(Owned):
         self.count(HIT)
         self.count(HIT_BYTES, None)
 
+    def draw(self, what: int) -> None:
+        """A random number of 32 bits in r0. With a seed it follows from that and the number of the
+        matched packet alone (SplitMix64); `what` tells apart the draws for one packet.
+        """
+        a, seed = self.asm, self.action.seed
+        if not seed:
+            a.call(PRANDOM)
+            return
+        a.load(DW, R0, R9, 8 * MATCHED)
+        a.mov64(R1, _STEP)
+        a.alu("mul", R0, R1)
+        a.mov64(R1, (seed + what * _APART) % 2**64)
+        a.alu("add", R0, R1)
+        for shift, factor in _MIX:
+            a.mov(R1, R0)
+            a.alu("rsh", R1, shift)
+            a.alu("xor", R0, R1)
+            if factor:
+                a.mov64(R1, factor)
+                a.alu("mul", R0, R1)
+        a.alu("rsh", R0, 32)
+
     def _chance(self) -> None:
         a = self.asm
         if self.action.correlation:
-            a.call(PRANDOM)
+            self.draw(0)
             a.mov64(R1, round(self.action.correlation / 100 * 2**32))
             a.jump("ge", R0, R1, "draw")
             a.load(DW, R1, R9, 8 * STATE)
             a.jump("eq", R1, 0, "unmatched")
             a.goto("hit")
             a.label("draw")
-        a.call(PRANDOM)
+        self.draw(1)
         a.mov64(R1, round(self.action.percent / 100 * 2**32))
         if not self.action.correlation:
             a.jump("ge", R0, R1, "unmatched")

@@ -166,7 +166,8 @@ class Action:
     `percent` chooses at random; `every` (when not 0) takes exactly every n-th instead.
     `correlation` is the percentage of decisions that repeat the one before: the share stays as
     asked, losses come in bursts. `target` is the device a redirected (or corrupted) packet is
-    handed to. `answer` is what the sender of an answered packet is told.
+    handed to. `answer` is what the sender of an answered packet is told. With a `seed` the n-th
+    matched packet meets the same fate each time; 0: the kernel's own random numbers.
     """
 
     kind: ActionKind
@@ -176,12 +177,15 @@ class Action:
     fix_checksum: bool = False
     target: int = 0
     answer: str = ""
+    seed: int = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.percent <= 100 or not 0 <= self.correlation <= 100:
             raise ValueError("percent and correlation are between 0 and 100")
         if self.every < 0 or self.target < 0:
             raise ValueError("every and target are not negative")
+        if not 0 <= self.seed < 2**64:
+            raise ValueError("seed has 64 bits")
         if self.kind is ActionKind.REDIRECT and not self.target:
             raise ValueError("a redirect needs its target device")
         if self.kind is ActionKind.ANSWER:

@@ -47,7 +47,6 @@ from faultline.kernel.headers import (
     L4_CSUM,
     LOOKUP,
     OFFSET,
-    PRANDOM,
     PROBE,
     PROBE_MAGIC,
     PROBE_TRAILER,
@@ -228,14 +227,14 @@ class _Builder(Answering):
         a.mov(R1, _CORRUPT_SPAN)
         a.label("span")
         a.store(DW, R10, OFFSET, R1)
-        a.call(PRANDOM)
+        self.draw(2)
         a.load(DW, R1, R10, OFFSET)
         a.alu("mod", R0, R1)
         a.alu("add", R8, R0)
         self.fetch(R8, SCRATCH, 1, "failed-write")
         a.load(B, R1, R10, SCRATCH)
         a.store(DW, R10, BEFORE, R1)
-        a.call(PRANDOM)
+        self.draw(3)
         a.alu("and", R0, 7)
         a.mov(R1, 1)
         a.alu("lsh", R1, R0)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
-from lanes import HALF, Lane, datagram, numbers, on, send, stream
+from lanes import HALF, Lane, datagram, numbers, off, on, order, send, stream
 from netrig import three_sigma
 
+from faultline.injection import engines
 from faultline.injection.injector import Injector
 
 COUNT = 2000
@@ -49,6 +52,27 @@ def test_correlated_losses_come_in_longer_runs(few: Lane, on_few: Injector) -> N
         return sum(lost) / begun
 
     assert runs("80%") > 2 * runs("0%")
+
+
+@pytest.mark.parametrize("engine", ["ebpf", "netem", "packets"])
+def test_the_same_seed_hits_the_same_packets(few: Lane, on_few: Injector, engine: str) -> None:
+    if why := engines.obstacles()[engine]:
+        pytest.skip(why)
+    sender, receiver = few.udp()
+
+    def arrived(seed: int) -> list[int]:
+        wanted = {"percent": "30%", "protocol": "udp", "engine": engine}
+        made = replace(order("loss", **wanted, **few.here), seed=seed)
+        uid = on_few.inject(made).uid
+        try:
+            return numbers(send(sender, receiver, 400))
+        finally:
+            off(on_few, uid)
+
+    first = arrived(7)
+    assert 200 < len(first) < 360
+    assert arrived(7) == first
+    assert arrived(8) != first
 
 
 @pytest.mark.parametrize("way", HALF, indirect=True)
