@@ -120,6 +120,14 @@ class Cluster:
         made.start()
         return made
 
+    def close(self) -> None:
+        """Nothing of it goes on."""
+        for replica in self.replicas:
+            replica.kill()
+        self.events.clear()
+        if self.database is not None:
+            self.database.close()
+
     # ------------------------------------------------------------------ chance
 
     def chance(self, odds: float) -> bool:
@@ -364,6 +372,20 @@ class Replica:
                 with self._at_home(), suppress(Killed):
                     task.steps.close()
         self.cluster.after(self.cluster.choice([0.1, 2.0, 20.0]), self.start, self)
+
+    def stop(self) -> None:
+        """It is told to end: it leaves its runs to the others, and is started again."""
+        life = self.life
+        with self._at_home(), suppress(Killed):
+            for task in [each for each in self.tasks if each.driver is not None]:
+                if not task.busy and task in self.tasks:
+                    self.tasks.remove(task)
+                    task.steps.close()
+            self.manager.stop()
+            for task in [each for each in self.tasks if not each.busy]:
+                task.steps.close()
+        if self.life == life:
+            self.kill()
 
     @contextmanager
     def _at_home(self) -> Iterator[None]:

@@ -133,7 +133,9 @@ class Connection:
 
     # ------------------------------------------------------------------ write
 
-    def create(self, resource: Any) -> Any:
+    def create(self, resource: Any, given: Any = None) -> Any:
+        if given is not None:
+            self._checked(given)
         key = (resource.kind, resource.metadata.name)
         if key in self.shelf.kept:
             raise Exists(f"there is a {key[0]} {key[1]!r} already")
@@ -143,7 +145,8 @@ class Connection:
             resource, None, uid=uid, generation=1, creation_timestamp=self.shelf.wall()
         )
 
-    restore = create
+    def restore(self, resource: Any) -> Any:
+        return self.create(resource)
 
     def _checked(self, resource: Any) -> Any:
         kept, meta = self.shelf.row(resource.kind, resource.metadata.name), resource.metadata

@@ -76,6 +76,7 @@ class Play:
 
     def __init__(self, seed: int, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         source = self.random = random.Random(seed)
+        folder.mkdir()
         hosts = source.choice([1, 1, 2, 3])
         cluster = self.cluster = Cluster(source, hosts, monkeypatch, folder, odds_of(source))
         cluster.hang = source.choice([0.0, 0.0, 0.02])
@@ -109,6 +110,8 @@ class Play:
                     replica.freeze(cluster.choice([1.0, 20.0, 50.0]))
                 if chance(replica.weather.kill):
                     replica.kill()
+                if chance(replica.weather.kill):
+                    replica.stop()
         for run in self.people.list(Run):
             if run.status.phase is not Phase.ENDED:
                 self.wish(run)
@@ -157,11 +160,14 @@ class Play:
 
 def play(seed: int, monkeypatch: pytest.MonkeyPatch, folder: Path) -> Counter[str]:
     with monkeypatch.context() as patch:
+        played = Play(seed, patch, folder / str(seed))
         try:
-            return Play(seed, patch, folder).go()
+            return played.go()
         except Exception as error:
             error.add_note(f"seed {seed}: FAULTLINE_SEED={seed} plays it again")
             raise
+        finally:
+            played.cluster.close()
 
 
 @pytest.mark.parametrize("count", [SEEDS, pytest.param(MANY, marks=pytest.mark.full)])

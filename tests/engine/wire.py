@@ -47,6 +47,7 @@ class Wire:
         self.store = store
         self.replica = replica
         self.life = replica.life
+        self.claimed: dict[str, int] = {}
 
     def close(self) -> None:
         self.store.close()
@@ -123,8 +124,8 @@ class Wire:
 
     # ------------------------------------------------------------------ write
 
-    def create(self, resource: Any) -> Any:
-        return self._call(lambda: self.replica.cluster.created(self.store.create(resource)))
+    def create(self, resource: Any, given: Any = None) -> Any:
+        return self._call(lambda: self.replica.cluster.created(self.store.create(resource, given)))
 
     def restore(self, resource: Any) -> Any:
         return self._call(lambda: self.replica.cluster.created(self.store.restore(resource)))
@@ -134,8 +135,15 @@ class Wire:
         return self._call(lambda: wrote(self.store.update(resource)), checked=True)
 
     def write_status(self, resource: Any, fence: int | None = None) -> Any:
-        wrote = self.replica.cluster.wrote
-        return self._call(lambda: wrote(self.store.write_status(resource, fence)), checked=True)
+        def write() -> Any:
+            written = self.replica.cluster.wrote(self.store.write_status(resource, fence))
+            name = resource.metadata.name
+            if name in self.claimed:
+                holds = self.replica.cluster.fence(name)
+                assert holds == self.claimed[name], "it was written by who holds it no more"
+            return written
+
+        return self._call(write, checked=True)
 
     def delete(self, kind: Any, name: str, version: int | None = None) -> None:
         self._call(lambda: self.store.delete(kind, name, version))
@@ -145,7 +153,9 @@ class Wire:
     def claim(
         self, kind: Any, limit: int, holder: str, ttl: float, where: Filter | None = None
     ) -> Sequence[Claimed[Any]]:
-        return self._call(lambda: self.store.claim(kind, limit, holder, ttl, where))
+        taken = self._call(lambda: self.store.claim(kind, limit, holder, ttl, where))
+        self.claimed.update({each.lease.name: each.lease.fence for each in taken})
+        return taken
 
     def renew(self, leases: Sequence[Lease], ttl: float) -> Sequence[Lease]:
         return self._call(lambda: self.store.renew(leases, ttl))

@@ -54,8 +54,10 @@ class MemoryStore:
         self.kept[resource.kind, meta.name] = made
         return made
 
-    def create(self, resource: Any) -> Any:
+    def create(self, resource: Any, given: Any = None) -> Any:
         self.before()
+        if given is not None and self.get(type(given), given.metadata.name) != given:
+            raise Stale("written meanwhile")
         name = resource.metadata.name
         if (resource.kind, name) in self.kept:
             raise Exists(f"there is a {resource.kind} {name!r} already")

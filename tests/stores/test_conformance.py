@@ -69,6 +69,15 @@ def test_a_write_with_an_old_version_is_refused_and_changes_nothing(store: Store
     assert store.get(Fault, "one") == second
 
 
+def test_what_is_made_because_of_another_is_not_made_once_that_was_written(store: Store) -> None:
+    read = store.create(fault("one"))
+    store.create(fault("two"), given=read)
+    store.update(read.model_copy(update={"spec": fault("x", "b").spec}))
+    with pytest.raises(Stale):
+        store.create(fault("three"), given=read)
+    store.create(fault("three"), given=store.get(Fault, "one"))
+
+
 def test_a_resource_made_anew_is_not_written_by_who_read_the_old_one(store: Store) -> None:
     old = store.create(fault("one"))
     store.delete(Fault, "one")

@@ -14,7 +14,7 @@ from faultline.api import admission
 from faultline.api.document import Problem, parse, parse_all, problems_of, read
 from faultline.api.experiment import Experiment
 from faultline.api.kinds import KINDS, kind_of
-from faultline.api.model import Metadata
+from faultline.api.model import Metadata, Resource
 from faultline.api.run import Phase, Run, RunSpec, Verdict
 from faultline.changes import halt
 from faultline.changes.store import open_store
@@ -282,10 +282,12 @@ def create(  # noqa: PLR0913 (each is what a caller may know of a run)
     labels: dict[str, str] | None = None,
     base: Path | None = None,
     seed: int | None = None,
+    given: Resource | None = None,
 ) -> Run:
     """Write down a new run of an experiment; raises InvalidDocument if it cannot be right.
 
-    With a `name` that is taken it raises Exists; without one a new one is found.
+    With a `name` that is taken it raises Exists; without one a new one is found. With `given` it
+    raises Stale if that was written since it was read.
     """
     called = experiment.metadata.name
     spec = _spec(Finder(store, check or _host_check(), load), experiment, values, base, seed)
@@ -294,7 +296,7 @@ def create(  # noqa: PLR0913 (each is what a caller may know of a run)
     while True:
         meta = Metadata(name=name or f"{called[:200]}-{secrets.token_hex(3)}", labels=marks)
         try:
-            return store.create(Run(metadata=meta, spec=spec))
+            return store.create(Run(metadata=meta, spec=spec), given)
         except Exists:
             if name:
                 raise

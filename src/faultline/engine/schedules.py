@@ -113,7 +113,8 @@ class Schedules:
             return ""  # another engine has done it, and what came of it may be forgotten already
         when = datetime.fromtimestamp(action.occurrence, UTC).isoformat()
         try:
-            make_run(self.store, schedule, action.name, self._check, {OCCURRENCE: when})
+            marks = {OCCURRENCE: when}
+            make_run(self.store, schedule, action.name, self._check, marks, as_read=True)
         except Exists:
             if self.store.get(Run, action.name).metadata.labels.get(LABEL) != name:
                 return f"there is another run of the name {action.name}"
@@ -136,8 +137,12 @@ def make_run(
     check: admission.CheckFault | None = None,
     labels: Mapping[str, str] | None = None,
     creator: str = "",
+    *,
+    as_read: bool = False,
 ) -> Run:
-    """Write down a run of a schedule's experiment; raises Exists, UsageError."""
+    """Write down a run of a schedule's experiment; raises Exists, UsageError, and with `as_read`
+    Stale if the schedule was written since.
+    """
     name, values = schedule.metadata.name, schedule.spec.parameters
     return runs.create(
         store,
@@ -148,6 +153,7 @@ def make_run(
         name=run,
         labels={LABEL: name, **(labels or {})},
         base=Path(schedule.spec.experiment.folder),
+        given=schedule if as_read else None,
     )
 
 

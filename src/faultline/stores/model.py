@@ -148,8 +148,12 @@ class Store(Protocol):
         """Whether engines of other hosts may use it too."""
         ...
 
-    def create(self, resource: R) -> R:
-        """Add a resource and give it uid, version and time; raises Exists."""
+    def create(self, resource: R, given: Resource | None = None) -> R:
+        """Add a resource and give it uid, version and time; raises Exists.
+
+        With `given` only while that is as it was read, or else raises Stale: for who makes things
+        because it says so, and may have stood still since.
+        """
         ...
 
     def restore(self, resource: R) -> R:

@@ -129,8 +129,8 @@ class SqlStore:
 
     # ------------------------------------------------------------------ write
 
-    def create(self, resource: R) -> R:
-        return self._add(resource, uuid.uuid4().hex, 1, time.time())
+    def create(self, resource: R, given: Resource | None = None) -> R:
+        return self._add(resource, uuid.uuid4().hex, 1, time.time(), given)
 
     def restore(self, resource: R) -> R:
         meta = resource.metadata
@@ -141,7 +141,9 @@ class SqlStore:
             meta.creation_timestamp or time.time(),
         )
 
-    def _add(self, resource: R, uid: str, generation: int, created: float) -> R:
+    def _add(
+        self, resource: R, uid: str, generation: int, created: float, given: Resource | None = None
+    ) -> R:
         from faultline.stores.series import Written
 
         kind, name, labels = resource.kind, resource.metadata.name, resource.metadata.labels
@@ -157,6 +159,8 @@ class SqlStore:
             documents.text(spec),
         ]
         with self._db.writing():
+            if given is not None:
+                self._checked(given)
             row[3] = version = self._db.bump()
             if not self._db.run(
                 f"INSERT INTO resources ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
