@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from tests.engine.simulator import Simulator
-from tests.engine.world import World, experiment, new_run
+from tests.engine.test_simulation import ODDS, SIMULATION
+from tests.engine.world import Odds, World, experiment, new_run
 
 from faultline.api import admission
 from faultline.api.budget import BudgetPoint, ErrorBudget
@@ -201,3 +202,37 @@ def test_what_no_budget_can_be_made_of_is_refused_by_its_path(
 def test_what_is_out_of_bounds_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         budget(**change)
+
+
+@SIMULATION
+@given(
+    seed=st.integers(0, 2**32),
+    odds=ODDS,
+    crash=st.sampled_from([0.0, 0.02, 0.1]),
+    spend=st.sampled_from(["0%", "20%", "100%"]),
+)
+def test_whatever_goes_wrong_a_budget_is_never_overrun_unnoticed(
+    seed: int, odds: Odds, crash: float, spend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, left = World(random.Random(seed), odds), 15
+    asked = budget(window="200s", spend=spend)
+    spec = experiment(guards=[], errorBudgets=[asked.to_json()])
+    running = Simulator(world, spec, monkeypatch)
+
+    def hurt(one: Simulator) -> None:
+        nonlocal left
+        if left and world.chance(crash):
+            left -= 1
+            one.die()
+
+    run = running.drive(hurt)
+    status = run.status.budgets[0]
+    lost = [point.bad + point.unknown for point in status.points]
+    assert lost == sorted(lost)
+    over = bool(lost) and lost[-1] > asked.spend.ratio * asked.seconds + 1e-9
+    assert over == (status.exceeded_at is not None)
+    if run.status.aborted_by == "guard":
+        assert over
+        # Only what was there when it was noticed; the samples that were under way come after it.
+        before = [point for point in status.points if point.at < (status.exceeded_at or 0)]
+        assert all(p.bad + p.unknown <= asked.spend.ratio * asked.seconds + 1e-9 for p in before)

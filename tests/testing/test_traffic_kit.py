@@ -16,6 +16,7 @@ from faultline.errors import ApplyFailed
 from faultline.injection import extensions
 from faultline.testing.extensions import check_installed
 from faultline.testing.traffic_kit import check_traffic
+from faultline.traffic.plugin import problems
 from faultline.traffic.run import run_of
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "traffic"
@@ -77,6 +78,10 @@ def test_the_example_conforms_as_an_installed_package(
                 "params": {"port": 70000}}  # fmt: skip
     source = str(Path(__file__).resolve().parents[2] / "src")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{EXAMPLE}:{source}")
+    wrong = problems(READ.validate_python(document))
+    assert [(one.path, one.given) for one in wrong] == [("params.port", 70000)]
+    nobody = problems(READ.validate_python({**document, "plugin": "nobody"}))
+    assert [one.path for one in nobody] == ["plugin"]
     with pytest.raises(ApplyFailed, match=r"port"):
         run_of(READ.validate_python(document)).start()
     extensions.installed.cache_clear()

@@ -19,6 +19,7 @@ from faultline.api.graph_check import check_graph
 from faultline.api.probe import PluginProbe, ProbeBase, TrafficProbe
 from faultline.api.substitution import references, substitute, values_for
 from faultline.api.targets import AimedFaultSpec
+from faultline.api.traffic import PluginTraffic
 from faultline.errors import UsageError
 from faultline.units import Duration
 
@@ -29,6 +30,8 @@ somebody else the id is PLUGIN_PROBE, and the parameters are all that stands in 
 PLUGIN_PROBE = "probe.plugin"
 PLUGIN_SELECTOR = "selector.plugin"
 """The same of a selector of somebody else: the parameters are `plugin` as it stands there."""
+PLUGIN_TRAFFIC = "traffic.plugin"
+"""The same of traffic of somebody else: the parameters are all that stands in the document."""
 
 
 def resolve(data: dict[str, Any], given: dict[str, Any], name: str = "experiment") -> Experiment:
@@ -129,6 +132,11 @@ def check(spec: ExperimentSpec, check_fault: CheckFault) -> Iterable[Problem]:
         if isinstance(probe, PluginProbe):
             for problem in check_fault(PLUGIN_PROBE, probe.to_json()):
                 path = f"spec.probes.{index}.{problem.path}"
+                yield Problem(path, problem.expected, problem.given)
+    for index, load in enumerate(spec.traffic):
+        if isinstance(load, PluginTraffic):
+            for problem in check_fault(PLUGIN_TRAFFIC, load.to_json()):
+                path = f"spec.traffic.{index}.{problem.path}"
                 yield Problem(path, problem.expected, problem.given)
     yield from check_graph(spec, check_fault)
 

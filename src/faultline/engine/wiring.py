@@ -16,11 +16,12 @@ from typing import Any
 from pydantic import ValidationError
 
 import faultline
-from faultline.api.admission import PLUGIN_PROBE, PLUGIN_SELECTOR
+from faultline.api.admission import PLUGIN_PROBE, PLUGIN_SELECTOR, PLUGIN_TRAFFIC
 from faultline.api.document import Problem, problems_of
 from faultline.api.probe import PluginProbe
 from faultline.api.run import Environment, Run
 from faultline.api.selector import PluginSelector
+from faultline.api.traffic import PluginTraffic
 from faultline.changes.kind import kinds
 from faultline.changes.model import Record
 from faultline.engine.actions import found_before
@@ -114,13 +115,17 @@ def host_tools(state: Path | None = None) -> Tools:
 
 
 def check_fault(fault: str, params: dict[str, Any]) -> list[Problem]:
-    """What is wrong with a fault's id and parameters, by the registry; and with a probe or a
-    selector of somebody else, as its plug-in says.
+    """What is wrong with a fault's id and parameters, by the registry; and with a probe, a
+    selector or traffic of somebody else, as its plug-in says.
     """
     if fault == PLUGIN_PROBE:
         from faultline.probes.plugin import problems
 
         return problems(PluginProbe.model_validate(params))
+    if fault == PLUGIN_TRAFFIC:
+        from faultline.traffic import plugin
+
+        return plugin.problems(PluginTraffic.model_validate(params))
     if fault == PLUGIN_SELECTOR:
         return choosing.problems(PluginSelector.model_validate(params))
     try:

@@ -9,7 +9,10 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, Generic, TypeVar
 
+from faultline.api.document import Problem
 from faultline.api.params import Params
+from faultline.api.traffic_plugin import PluginTraffic
+from faultline.errors import FaultlineError, InvalidParameter
 from faultline.traffic.driver import Turn
 from faultline.traffic.kinds import error_kind
 from faultline.traffic.model import Load
@@ -66,3 +69,22 @@ class TrafficPlugin(Generic[P]):
         own, which the kit stops and kills. Without one, a real target is given to the kit.
         """
         return nullcontext({})
+
+
+def problems(spec: PluginTraffic) -> list[Problem]:
+    """What is wrong with traffic, as its plug-in says; paths are those of the document. A driver
+    that declares no parameters says so when it begins.
+    """
+    from faultline.injection import extensions
+
+    try:
+        kind: Any = extensions.load("faultline.traffic", spec.plugin)
+        if isinstance(kind, type) and issubclass(kind, TrafficPlugin):
+            made: Any = kind.params_type()  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+            made.read(spec.params)
+    except InvalidParameter as error:
+        return [Problem(f"params.{error.field}", error.expected, error.given)]
+    except FaultlineError as error:
+        said = f"{error.message}; {error.hint}" if error.hint else error.message
+        return [Problem("plugin", said, spec.plugin)]
+    return []
