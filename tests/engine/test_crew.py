@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+import resource
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +186,28 @@ def test_an_engine_that_is_told_to_stop_lets_go_of_its_runs(
             driver = other.driver(name)
             other.abort(name, "enough")
             assert driver.drive().status.aborted == "enough"
+
+
+def test_runs_leave_the_descriptors_to_others_that_select_can_take(
+    tmp_path: Path, at_work: Callable[[Manager], None]
+) -> None:
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < 2000:
+        pytest.skip("this process may not have so many descriptors")
+    opened = opener(tmp_path, lambda: RealTime().tools())
+    with opened() as kept:
+        kept.create(made("long", baseline="300s"))
+        at_work(Manager(opened))
+        numbers: list[int] = []
+
+        def locks() -> list[int]:
+            for link in Path("/proc/self/fd").iterdir():
+                with suppress(FileNotFoundError):
+                    target = str(link.readlink())
+                    if target.startswith(str(kept._locks)) and int(link.name) >= 1024:
+                        numbers.append(int(link.name))
+            return numbers
+
+        until(locks)
 
 
 # ---------------------------------------------------------------------- the hands

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import resource
 import signal
 import sys
 from functools import partial
@@ -74,6 +75,7 @@ def engine(
     logging.basicConfig(
         level=logging.WARNING if quiet else logging.INFO, format="%(asctime)s %(message)s"
     )
+    _make_room(at_once)
     opened = partial(Runs, state_folder(), store=store_place())
     keeper = Manager(partial(opened, cached=True), None if quiet else _tell, at_once)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -99,6 +101,18 @@ def engine(
         output.say(f"listening at {where}")
         keeper.keep()
     return 0
+
+
+def _make_room(at_once: int) -> None:
+    """Let this process have the descriptors that so many runs need: each has a lock, and its probes
+    and faults some more for as long as they act.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 4096 + 8 * at_once
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _ended_by(keeper: Manager) -> Callable[[int, object], None]:

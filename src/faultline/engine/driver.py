@@ -27,6 +27,8 @@ __all__ = ["Driver", "Listener"]
 Begin = Callable[[Action, Callable[[], Result | None], Callable[[Result | None], None]], None]
 """Is given an action, what does it, and who is to be told what came of that; returns at once."""
 
+_SELECT = 1024  # FD_SETSIZE
+
 
 class Driver:
     """Carries out one run. `drive` returns when the run has ended."""
@@ -137,7 +139,8 @@ def _in_a_thread(
 def _only_one(locks: Path, name: str) -> Generator[None]:
     locks.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = locks / f"{name}.run"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    descriptor = _out_of_the_way(os.open(path, flags, 0o600))
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -154,3 +157,15 @@ def _only_one(locks: Path, name: str) -> Generator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _out_of_the_way(descriptor: int) -> int:
+    """The same with a high number: those below are the only ones that select(2) takes, and a
+    thousand runs would leave none of them.
+    """
+    try:
+        high = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _SELECT)
+    except OSError:  # we may not have so many
+        return descriptor
+    os.close(descriptor)
+    return high
