@@ -378,14 +378,18 @@ class Replica:
         life = self.life
         with self._at_home(), suppress(Killed):
             for task in [each for each in self.tasks if each.driver is not None]:
-                if not task.busy and task in self.tasks:
-                    self.tasks.remove(task)
-                    task.steps.close()
+                self._end(task)
             self.manager.stop()
-            for task in [each for each in self.tasks if not each.busy]:
-                task.steps.close()
+            for task in list(self.tasks):
+                self._end(task)
         if self.life == life:
             self.kill()
+
+    def _end(self, task: Task) -> None:
+        if not task.busy and task in self.tasks:
+            task.busy = True
+            self.tasks.remove(task)
+            task.steps.close()
 
     @contextmanager
     def _at_home(self) -> Iterator[None]:

@@ -11,7 +11,7 @@ from tests.engine.world import Odds
 
 from faultline.api.probe import Measurement
 from faultline.api.run import Phase, Verdict
-from faultline.engine.model import Done
+from faultline.engine.model import SECOND, Do, Done
 from faultline.units import Duration
 
 
@@ -295,3 +295,16 @@ def test_a_search_that_is_aborted_undoes_its_trial(monkeypatch: pytest.MonkeyPat
     assert run.status.aborted_by == "user"
     assert life.node("limit").outcome == "aborted"
     assert all(fault.recovered_at for fault in run.status.faults)
+
+
+def test_a_fault_whose_time_is_over_before_anything_is_known_of_it_has_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slow = {"name": "slow", **FAULT, "timeout": "1s"}
+    life = Life(monkeypatch, graph({"name": "line", "type": "serial", "nodes": [
+        slow, {"name": "next", **TASK}]}))  # fmt: skip
+    life.simulator.latency = lambda action: 3 * SECOND if action.do is Do.INJECT else 10**6
+    run = life.live()
+    assert life.outcomes() == {"line": "failed", "slow": "failed", "next": "aborted"}
+    assert life.node("slow").text == "it took longer than 1s"
+    assert run.status.verdict == Verdict.ERROR

@@ -70,7 +70,7 @@ def _fault_ended(
     node.output = _output(faults)
     verdict, text, _ = _gravest(step, faults)
     unhurt = all(fault.failure is None and fault.effect is None for fault in faults)
-    if verdict == "held" and node.cancelled:
+    if node.cancelled and (verdict == "held" or unhurt):
         end_failed(draft, step, node, "error", node.cancelled)
     elif verdict == "held":
         end(draft, node, "held", text)
