@@ -63,6 +63,7 @@ class Plain:
         self._lock = threading.Lock()
         self._kept: http.client.HTTPConnection | None = None
         self._watching: set[http.client.HTTPConnection] = set()
+        self._cuts = 0  # how often all of these were closed
 
     @property
     def server(self) -> str:
@@ -74,6 +75,7 @@ class Plain:
 
     def close(self) -> None:
         """Whoever reads lines in another thread is told that the connection broke."""
+        self._cuts += 1
         for watching in tuple(self._watching):
             if watching.sock is not None:
                 with suppress(OSError):
@@ -114,11 +116,13 @@ class Plain:
     def lines(
         self, path: str, query: Mapping[str, str], timeout: float
     ) -> Generator[Iterator[bytes]]:
-        made = self._connect(timeout)
+        made, cuts = self._connect(timeout), self._cuts
         self._watching.add(made)
         try:
             made.request("GET", f"{path}?{urlencode(query)}", headers=self._headers())
             answer = made.getresponse()
+            if self._cuts != cuts:
+                raise ConnectionAbortedError("it was closed meanwhile")
             if answer.status != 200:
                 raise refusal(answer.status, _json(answer.read()))
             yield self._told(answer)

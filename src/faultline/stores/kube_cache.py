@@ -20,6 +20,7 @@ from faultline.kubeapi.model import ApiError, Kind, Object, metadata
 from faultline.stores import summaries
 from faultline.stores.kube_calls import translate
 from faultline.stores.kube_documents import Row, row, version_of
+from faultline.stores.kube_watch import PARTING
 from faultline.stores.model import Event, Filter, StoreFailed
 from faultline.stores.series import has_some
 
@@ -57,10 +58,10 @@ class Known:
         self.complete = threading.Event()
         self.lock = threading.Lock()
         self.since = 0  # versions from here on are in the log
-        thread = threading.Thread(
+        self.thread = threading.Thread(
             target=self._keep, name=f"faultline knows {kind.plural}", daemon=True
         )
-        thread.start()
+        self.thread.start()
 
     # ------------------------------------------------------------------ asked
 
@@ -224,6 +225,8 @@ class Cache:
             self._changed.notify_all()
         if self._client is not None:
             self._client.close()
+        for each in tuple(self._known.values()):
+            each.thread.join(PARTING)
 
     @property
     def client(self) -> Client | None:

@@ -369,7 +369,7 @@ class Flusher:
                 self._thread.start()
 
     def _run(self) -> None:
-        while not self._ending.wait(max(0.05, FLUSH / 5)):
+        while not self._ending.wait(max(0.05, min(0.5, FLUSH / 5))):
             due = time.monotonic() - FLUSH
             waiting = [kept for kept in tuple(self._kept.values()) if kept.since is not None]
             for kept in waiting:

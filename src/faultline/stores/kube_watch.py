@@ -24,6 +24,8 @@ WINDOW = 0.05
 """Seconds for which changes are gathered before they are told in order."""
 MOMENT = 0.3
 """Seconds in which the server tells what has been already: so long does the shortest look last."""
+PARTING = 1.0
+"""Seconds for which a watch is waited for whose connection was closed."""
 _PERIOD = 240  # seconds after which the server ends a watch; it goes on where it was
 
 
@@ -50,14 +52,20 @@ class Watch:
         self._found: queue.SimpleQueue[Change | ApiError | None] = queue.SimpleQueue()
         self._ending = threading.Event()
         self._left = len(kinds)  # that have not begun yet
-        for kind in kinds:
+        self._threads = [
             threading.Thread(
                 target=self._follow, args=(kind, since), name="faultline watch", daemon=True
-            ).start()
+            )
+            for kind in kinds
+        ]
+        for each in self._threads:
+            each.start()
 
     def close(self) -> None:
         self._ending.set()
         self._client.close()
+        for each in self._threads:
+            each.join(PARTING)
 
     def changes(self, timeout: float | None) -> Iterator[Change]:
         """In order; raises ApiError. Ends when `timeout` seconds brought nothing."""
