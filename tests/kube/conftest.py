@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import ssl
 import subprocess
@@ -10,7 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,7 @@ class Server:
 
     url: str
     folder: Path
+    pid: int = 0
 
     @property
     def authority(self) -> Path:
@@ -42,6 +45,15 @@ class Server:
 
     def client(self, token: str = ADMIN) -> Client:
         return Client(Plain(self.access(token)))
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """It answers nobody for the block."""
+        os.kill(self.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self.pid, signal.SIGCONT)
 
     def kubeconfig(self, token: str = ADMIN) -> Path:
         """A file as kubectl reads it."""
@@ -131,7 +143,7 @@ def apiserver(tmp_path_factory: pytest.TempPathFactory) -> Generator[Server]:
     )  # fmt: skip
     with _process(folder / "etcd.log", *etcd), _process(log, *kube) as process:
         _ready(server, process, log)
-        yield server
+        yield replace(server, pid=process.pid)
 
 
 @pytest.fixture

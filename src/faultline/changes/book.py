@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from faultline.changes import undo
 from faultline.changes.journal import Journal
+from faultline.changes.lease import Lease
 from faultline.changes.lock import FaultLock
 from faultline.changes.model import End, Record, State
 from faultline.changes.store import Store
@@ -41,8 +42,19 @@ class Armed:
     running: bool = False
     tries: int = 0
     done: list[Callable[[Record], None]] = field(default_factory=list["Callable[[Record], None]"])
+    lease: Lease | None = None
+    late: int = 0  # ns after a deadline or the end of a lease at which this keeper acts
+
+    @property
+    def acts(self) -> int:
+        """When this keeper acts: at the deadline or, if that is sooner, the end of the lease."""
+        if self.lease is None or self.tries:  # what has failed waits for its next try
+            return self.due
+        return min(self.due, self.lease.until() + self.late)
 
     def close(self) -> None:
+        if self.lease is not None:
+            self.lease.close()
         self.lock.close()
         if self.netlink is not None:
             self.netlink.close()
@@ -61,6 +73,8 @@ def arm(store: Store, code: str, record: Record, netlink: Netlink | None, late: 
         FaultLock(store.lock(record.uid), undo.patience(record)),
         netlink,
         record.deadline + late,
+        lease=Lease(store.run, record.lease) if record.lease else None,
+        late=late,
     )
     try:
         for step, ctx in zip(record.steps, contexts, strict=True):
@@ -74,6 +88,17 @@ def arm(store: Store, code: str, record: Record, netlink: Netlink | None, late: 
         armed.close()
         raise
     return armed
+
+
+def over(store: Store, record: Record) -> bool:
+    """Whether the lease that a record names has ended; a fault that names none has none."""
+    if not record.lease:
+        return False
+    lease = Lease(store.run, record.lease)
+    try:
+        return lease.until() <= clock.now()
+    finally:
+        lease.close()
 
 
 class Reserve:

@@ -172,6 +172,7 @@ class Journal:
                     mine.outcome, mine.state = undone.outcome, undone.state
             record.state, record.end = State.ENDED, end
             record.ended = (steps_of.ended if steps_of else None) or time.time()
+            record.note = (steps_of.note if steps_of else "") or record.note
 
         return self.change(uid, alter)
 

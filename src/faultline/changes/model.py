@@ -120,10 +120,14 @@ class Record:
     creator: str = ""
     note: str = ""
     ended: float | None = None
+    lease: str = ""  # it ends with this lease too (faultline.changes.lease)
     schema: int = SCHEMA
 
     def to_json(self) -> dict[str, type_json]:
-        return asdict(self)
+        made = asdict(self)
+        if not self.lease:
+            del made["lease"]  # versions that do not know leases read it too
+        return made
 
     @classmethod
     def from_json(cls, data: dict[str, type_json]) -> Record:
