@@ -1,0 +1,157 @@
+"""Faults of workloads: how many copies, of which image, and whether a roll-out goes on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field as Bounds
+from pydantic import model_validator
+
+from faultline.api.params import Params
+from faultline.api.quantities import Percent
+from faultline.errors import Refused
+from faultline.injection.reading import Effect, Reading
+from faultline.kubeapi.model import Object
+from faultline.kubefaults.change import Change
+from faultline.kubefaults.fields import Field, read
+from faultline.kubefaults.model import FieldsFault, View, field_of, level, words
+
+SCALED = ("Deployment", "StatefulSet", "ReplicaSet", "ReplicationController")
+TEMPLATED = (*SCALED, "DaemonSet")
+MOST = 1000  # copies
+
+
+class ScaleParams(Params):
+    """Parameters of `workload scale`."""
+
+    replicas: Annotated[int, Bounds(ge=0, le=MOST)] | None = None
+    """How many copies there are to be."""
+    by: Annotated[int, Bounds(ge=-MOST, le=MOST)] | None = None
+    """How many more, or with a minus fewer, than there are."""
+    percent: Percent | None = None
+    """What share of them stays, rounded down: `50%`."""
+
+    @model_validator(mode="after")
+    def _one(self) -> ScaleParams:
+        if [self.replicas, self.by, self.percent].count(None) != 2:
+            raise ValueError("expected exactly one of replicas, by and percent")
+        return self
+
+    def wanted(self, present: int) -> int:
+        """How many, if there are so many now."""
+        if self.replicas is not None:
+            return self.replicas
+        if self.by is not None:
+            return min(MOST, max(0, present + self.by))
+        return math.floor(present * (self.percent.ratio if self.percent else 0.0))
+
+
+class WorkloadScale(FieldsFault[ScaleParams]):
+    """Change how many copies of a workload there are.
+
+    An autoscaler that owns the number sets it back within seconds; that is seen and said.
+    """
+
+    id = "workload.scale"
+    kinds = SCALED
+    does = "Writes spec.replicas of the workload."
+    cannot = "Keep an autoscaler from setting it back: change its bounds instead (`hpa bounds`)."
+    measures = "How many copies the controller has counted in status.replicas."
+    restores = "The number that it had, unless somebody has changed it since."
+    example: ClassVar = {"percent": "50%"}
+
+    def fields(self, view: View, target: Object, params: ScaleParams) -> list[Field]:
+        present = read(target, ("spec", "replicas"))
+        count = 1 if present is None else int(present)
+        return [Field(("spec", "replicas"), present, params.wanted(count))]
+
+    def observe(
+        self, view: View, target: Object, params: ScaleParams, changes: Sequence[Change]
+    ) -> Reading:
+        (change,) = changes
+        wanted = int(change.fields[0].after)
+        method = "status.replicas, which the controller counts"
+
+        def count() -> int:
+            now = view.now(change) or {}
+            return int(read(now, ("status", "replicas")) or 0)
+
+        view.until(lambda: count() == wanted)
+        reason = "the controller, a quota or an autoscaler has it otherwise"
+        return level(f"{wanted} copies", wanted, count(), method, reason)
+
+
+class ImageParams(Params):
+    """Parameters of `workload image`."""
+
+    container: Annotated[str, Bounds(max_length=63)] = ""
+    """Which container; without it all of them."""
+    image: Annotated[str, Bounds(min_length=1, max_length=500)] = "faultline.invalid/none:none"
+    """The image that they get; by default one that can be pulled from nowhere."""
+
+
+class WorkloadImage(FieldsFault[ImageParams]):
+    """Roll out another image, by default one that cannot be pulled.
+
+    A roll-out keeps the old copies until new ones are ready, as far as its strategy says: what is
+    tried is whether a bad release hurts anybody.
+    """
+
+    id = "workload.image"
+    kinds = TEMPLATED
+    does = "Writes the image of the containers in the template, which starts a roll-out."
+    cannot = "Harm copies that the strategy of the roll-out keeps."
+    measures = "Whether the template has the image, and the controller has seen this generation."
+    restores = "The images that they had, which is another roll-out."
+
+    def fields(self, view: View, target: Object, params: ImageParams) -> list[Field]:
+        path = ("spec", "template", "spec", "containers")
+        return images(target, path, params.container, params.image)
+
+    def observe(
+        self, view: View, target: Object, params: ImageParams, changes: Sequence[Change]
+    ) -> Reading:
+        (change,) = changes
+        asked, method = f"image {params.image}", "the generation that the controller has observed"
+
+        def seen() -> bool:
+            now = view.now(change) or {}
+            generation = read(now, ("metadata", "generation")) or 0
+            return int(read(now, ("status", "observedGeneration")) or 0) >= int(generation)
+
+        if not view.until(seen):
+            return Reading.unmeasured(asked, method, "no controller has looked at it")
+        now = view.now(change)
+        if now is None or any(each.now(now) != each.after for each in change.fields):
+            return Reading(Effect.INEFFECTIVE, asked, "another image", method, "it was set back")
+        return Reading(Effect.EFFECTIVE, asked, "the roll-out has begun", method)
+
+
+def images(target: Object, path: tuple[str, ...], container: str, image: str) -> list[Field]:
+    """The image of the named container, or of all, as fields; raises Refused if there is none."""
+    entries: Any = read(target, path) or []
+    names = [str(each["name"]) for each in entries]
+    if container and container not in names:
+        raise Refused(f"{words(target)} has no container {container}: it has {', '.join(names)}")
+    wanted = [container] if container else names
+    return [field_of(target, (*path, f"name={name}", "image"), image) for name in wanted]
+
+
+class PauseParams(Params):
+    """Parameters of `workload pause`: none."""
+
+
+class WorkloadPause(FieldsFault[PauseParams]):
+    """Pause the roll-outs of a Deployment: releases are accepted, and nothing happens."""
+
+    id = "workload.pause"
+    kinds = ("Deployment",)
+    does = "Writes spec.paused."
+    cannot = "Stop a Deployment from being scaled, or from replacing copies that die."
+    measures = "Whether the field is still set."
+    restores = "The field as it was."
+
+    def fields(self, view: View, target: Object, params: PauseParams) -> list[Field]:
+        return [field_of(target, ("spec", "paused"), True)]
