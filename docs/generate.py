@@ -26,7 +26,7 @@ import faultline
 from faultline.api.kinds import KINDS
 from faultline.api.model import API_VERSION
 from faultline.api.quantities import Flag, Quantity
-from faultline.cli import options, output
+from faultline.cli import kube_faults, options, output
 from faultline.cli.catalogue import aspects, describe, example_target
 from faultline.cli.main import cli
 from faultline.errors import FaultlineError, all_errors
@@ -374,6 +374,7 @@ def pages() -> dict[Path, str]:
         "errors.md": error_page(),
         "cli.md": command_page(),
         "documents.md": document_page(),
+        "kubernetes-faults.md": kube_faults.page(),
     }
     made = {REFERENCE / name: f"{NOTE}{text.rstrip()}\n" for name, text in reference.items()}
     worked = {ROOT / page: with_example(page) for page in WITH_EXAMPLE}

@@ -9,9 +9,23 @@ from faultline.cli.naming import Suggesting
 from faultline.errors import UnknownName
 
 
-@click.group(cls=Suggesting)
+class Lazy(Suggesting):
+    """`kube faults` needs every parameter model, the others do not."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), "faults"])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name != "faults":
+            return super().get_command(ctx, cmd_name)
+        from faultline.cli.kube_faults import faults
+
+        return faults
+
+
+@click.group(cls=Lazy)
 def kube() -> None:
-    """What a Kubernetes cluster needs to know of us."""
+    """What a Kubernetes cluster needs to know of us, and the faults of its objects."""
 
 
 @kube.command()

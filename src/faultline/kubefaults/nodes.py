@@ -71,7 +71,7 @@ class NodeTaint(FieldsFault[NodeTaintParams]):
 class NodeDrainParams(Params):
     """Parameters of `node drain`."""
 
-    grace: Annotated[int, Bounds(ge=0, le=3600)] | None = None
+    grace: Annotated[int | None, Bounds(ge=0, le=3600)] = None
     """Seconds that each pod gets to end; without it what the pod says."""
     most: Annotated[int, Bounds(ge=1, le=500)] = 100
     """How many pods at most; more are refused."""

@@ -25,13 +25,13 @@ from faultline.kubefaults.model import (
 )
 from faultline.kubefaults.workloads import images
 
-Grace = Annotated[int, Bounds(ge=0, le=3600)]
+Grace = Annotated[int | None, Bounds(ge=0, le=3600)]
 
 
 class PodDeleteParams(Params):
     """Parameters of `pod delete`."""
 
-    grace: Grace | None = None
+    grace: Grace = None
     """Seconds that it gets to end; without it what the pod says. 0 kills it at once."""
 
 
@@ -57,7 +57,7 @@ class PodDelete(ObjectFault[PodDeleteParams]):
 class PodEvictParams(Params):
     """Parameters of `pod evict`."""
 
-    grace: Grace | None = None
+    grace: Grace = None
     """Seconds that it gets to end; without it what the pod says."""
 
 

@@ -161,9 +161,9 @@ class NetworkDeny(ObjectFault[NetworkDenyParams]):
 class HpaBoundsParams(Params):
     """Parameters of `hpa bounds`."""
 
-    low: Annotated[int, Bounds(ge=1, le=1000)] | None = None
+    low: Annotated[int | None, Bounds(ge=1, le=1000)] = None
     """The fewest copies that the autoscaler may choose; without it as it is."""
-    high: Annotated[int, Bounds(ge=1, le=1000)] | None = None
+    high: Annotated[int | None, Bounds(ge=1, le=1000)] = None
     """The most that it may choose; without it as it is."""
 
 

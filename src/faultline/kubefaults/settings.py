@@ -25,7 +25,7 @@ class ConfigValueParams(Params):
 
     key: Annotated[str, Bounds(pattern=r"^[-._a-zA-Z0-9]+$", max_length=253)]
     """Which entry."""
-    value: Annotated[str, Bounds(max_length=50_000)] | None = None
+    value: Annotated[str | None, Bounds(max_length=50_000)] = None
     """What it is to be; without it the entry is taken away."""
 
 

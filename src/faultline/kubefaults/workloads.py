@@ -26,9 +26,9 @@ MOST = 1000  # copies
 class ScaleParams(Params):
     """Parameters of `workload scale`."""
 
-    replicas: Annotated[int, Bounds(ge=0, le=MOST)] | None = None
+    replicas: Annotated[int | None, Bounds(ge=0, le=MOST)] = None
     """How many copies there are to be."""
-    by: Annotated[int, Bounds(ge=-MOST, le=MOST)] | None = None
+    by: Annotated[int | None, Bounds(ge=-MOST, le=MOST)] = None
     """How many more, or with a minus fewer, than there are."""
     percent: Percent | None = None
     """What share of them stays, rounded down: `50%`."""
