@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections import Counter
+import uuid
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -200,6 +200,8 @@ class Cluster:
         self.database.cluster = self
         wall = SimpleNamespace(time=self.shelf.wall, monotonic=lambda: self.ns / SECOND)
         monkeypatch.setattr(sql, "time", wall)
+        ids = SimpleNamespace(uuid4=lambda: uuid.UUID(int=self.random.getrandbits(128)))
+        monkeypatch.setattr(sql, "uuid", ids)
 
     # ------------------------------------------------------------------ what is written
 
@@ -406,6 +408,3 @@ def reboot(cluster: Cluster, host: Host) -> None:
         if replica.host is host:
             replica.kill()
     host.reboot()
-
-
-__all__ = ["Cluster", "Counter", "Host", "Replica", "reboot"]

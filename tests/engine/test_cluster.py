@@ -76,7 +76,7 @@ class Play:
 
     def __init__(self, seed: int, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         source = self.random = random.Random(seed)
-        folder.mkdir()
+        folder.mkdir(parents=True)
         hosts = source.choice([1, 1, 2, 3])
         cluster = self.cluster = Cluster(source, hosts, monkeypatch, folder, odds_of(source))
         cluster.hang = source.choice([0.0, 0.0, 0.02])
@@ -147,7 +147,7 @@ class Play:
         left = self.people.summaries(Run, Filter(ended=False))
         return all(run.created >= self.calm_at for run in left)
 
-    def go(self) -> Counter[str]:
+    def go(self) -> None:
         cluster, judge = self.cluster, self.cluster.judge
         cluster.go(self.over, LONGEST)
         later = cluster.ns + 30 * 10**9
@@ -155,14 +155,15 @@ class Play:
         judge.settle(self.calm_at)
         if self.scheduled:
             judge.schedule(self.people.get(Schedule, "nightly"))
-        return Counter(str(run.status.verdict) for run in judge.latest.values())
 
 
-def play(seed: int, monkeypatch: pytest.MonkeyPatch, folder: Path) -> Counter[str]:
+def play(seed: int, monkeypatch: pytest.MonkeyPatch, folder: Path) -> list[Run]:
+    """All runs of a seed, as they ended."""
     with monkeypatch.context() as patch:
         played = Play(seed, patch, folder / str(seed))
         try:
-            return played.go()
+            played.go()
+            return list(played.cluster.judge.latest.values())
         except Exception as error:
             error.add_note(f"seed {seed}: FAULTLINE_SEED={seed} plays it again")
             raise
@@ -178,5 +179,14 @@ def test_whatever_happens_to_engines_and_their_store_every_run_comes_to_its_end(
     monkeypatch.setattr(logging.root.manager, "disable", logging.WARNING)
     verdicts: Counter[str] = Counter()
     for seed in range(SEED, SEED + count):
-        verdicts += play(seed, monkeypatch, tmp_path)
+        verdicts.update(str(run.status.verdict) for run in play(seed, monkeypatch, tmp_path))
     assert {"held", "error"} <= set(verdicts), f"not every verdict was among them: {verdicts}"
+
+
+def test_a_seed_plays_the_same_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for seed in range(SEED, SEED + 3):
+        first, second = (
+            [run.status.timeline for run in play(seed, monkeypatch, tmp_path / again)]
+            for again in ("one", "two")
+        )
+        assert first == second, f"seed {seed}"
