@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, ClassVar
 
-from pydantic import Field as Bounds
-
 from faultline.api.params import Params
+from faultline.api.quantities import Between
 from faultline.injection.reading import Reading
 from faultline.kubeapi.model import Object, metadata
 from faultline.kubefaults.change import OWNER, Change
@@ -27,9 +26,9 @@ def _counted(view: View, changes: Sequence[Change], what: str) -> Reading:
 class MassParams(Params):
     """Parameters of `namespace clutter`."""
 
-    count: Annotated[int, Bounds(ge=1, le=5000)] = 100
+    count: Annotated[int, Between(1, 5000)] = 100
     """How many."""
-    size: Annotated[int, Bounds(ge=0, le=100_000)] = 100
+    size: Annotated[int, Between(0, 100_000)] = 100
     """Bytes in each."""
 
 
@@ -70,7 +69,7 @@ class NamespaceClutter(ObjectFault[MassParams]):
 class PendingParams(Params):
     """Parameters of `namespace pending`."""
 
-    count: Annotated[int, Bounds(ge=1, le=1000)] = 20
+    count: Annotated[int, Between(1, 1000)] = 20
     """How many."""
 
 

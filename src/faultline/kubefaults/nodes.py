@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field as Bounds
 
 from faultline.api.params import Params
+from faultline.api.quantities import Between
 from faultline.injection.reading import Effect, Reading
 from faultline.kubeapi.model import Object, metadata
 from faultline.kubefaults.change import Change
@@ -71,9 +72,9 @@ class NodeTaint(FieldsFault[NodeTaintParams]):
 class NodeDrainParams(Params):
     """Parameters of `node drain`."""
 
-    grace: Annotated[int | None, Bounds(ge=0, le=3600)] = None
+    grace: Annotated[int, Between(0, 3600)] | None = None
     """Seconds that each pod gets to end; without it what the pod says."""
-    most: Annotated[int, Bounds(ge=1, le=500)] = 100
+    most: Annotated[int, Between(1, 500)] = 100
     """How many pods at most; more are refused."""
 
 

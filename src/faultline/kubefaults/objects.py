@@ -46,7 +46,7 @@ class LabelParams(Params):
 
     key: Annotated[str, Bounds(min_length=1, max_length=317)]
     """Which label."""
-    value: Annotated[str | None, Bounds(max_length=63)] = None
+    value: Annotated[str, Bounds(max_length=63)] | None = None
     """What it is to be; without it the label is taken away."""
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field as Bounds
 
 from faultline.api.params import Params
+from faultline.api.quantities import Between
 from faultline.errors import Refused
 from faultline.injection.reading import Effect, Reading
 from faultline.kubeapi.model import Object
@@ -25,7 +26,7 @@ from faultline.kubefaults.model import (
 )
 from faultline.kubefaults.workloads import images
 
-Grace = Annotated[int | None, Bounds(ge=0, le=3600)]
+Grace = Annotated[int, Between(0, 3600)] | None
 
 
 class PodDeleteParams(Params):

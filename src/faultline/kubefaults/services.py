@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field as Bounds
 
 from faultline.api.params import Params
+from faultline.api.quantities import Between
 from faultline.errors import Refused, Unsupported
 from faultline.injection.reading import Effect, Reading
 from faultline.kubeapi.model import ApiError, Object, metadata
@@ -161,9 +162,9 @@ class NetworkDeny(ObjectFault[NetworkDenyParams]):
 class HpaBoundsParams(Params):
     """Parameters of `hpa bounds`."""
 
-    low: Annotated[int | None, Bounds(ge=1, le=1000)] = None
+    low: Annotated[int, Between(1, 1000)] | None = None
     """The fewest copies that the autoscaler may choose; without it as it is."""
-    high: Annotated[int | None, Bounds(ge=1, le=1000)] = None
+    high: Annotated[int, Between(1, 1000)] | None = None
     """The most that it may choose; without it as it is."""
 
 

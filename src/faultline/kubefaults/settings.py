@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field as Bounds
 
 from faultline.api.params import Params
+from faultline.api.quantities import Between
 from faultline.errors import Refused
 from faultline.injection.reading import Effect, Reading
 from faultline.kubeapi.model import ApiError, Object, metadata
@@ -25,7 +26,7 @@ class ConfigValueParams(Params):
 
     key: Annotated[str, Bounds(pattern=r"^[-._a-zA-Z0-9]+$", max_length=253)]
     """Which entry."""
-    value: Annotated[str | None, Bounds(max_length=50_000)] = None
+    value: Annotated[str, Bounds(max_length=50_000)] | None = None
     """What it is to be; without it the entry is taken away."""
 
 
@@ -191,7 +192,7 @@ class NamespaceLimit(ObjectFault[LimitParams]):
 class LeaseStealParams(Params):
     """Parameters of `lease steal`."""
 
-    seconds: Annotated[int, Bounds(ge=1, le=3600)] = 15
+    seconds: Annotated[int, Between(1, 3600)] = 15
     """For how long the lease is taken."""
 
 

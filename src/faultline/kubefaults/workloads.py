@@ -10,7 +10,7 @@ from pydantic import Field as Bounds
 from pydantic import model_validator
 
 from faultline.api.params import Params
-from faultline.api.quantities import Percent
+from faultline.api.quantities import Between, Percent
 from faultline.errors import Refused
 from faultline.injection.reading import Effect, Reading
 from faultline.kubeapi.model import Object
@@ -26,9 +26,9 @@ MOST = 1000  # copies
 class ScaleParams(Params):
     """Parameters of `workload scale`."""
 
-    replicas: Annotated[int | None, Bounds(ge=0, le=MOST)] = None
+    replicas: Annotated[int, Between(0, MOST)] | None = None
     """How many copies there are to be."""
-    by: Annotated[int | None, Bounds(ge=-MOST, le=MOST)] = None
+    by: Annotated[int, Between(-MOST, MOST)] | None = None
     """How many more, or with a minus fewer, than there are."""
     percent: Percent | None = None
     """What share of them stays, rounded down: `50%`."""
