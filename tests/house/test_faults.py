@@ -52,7 +52,7 @@ def test_the_names_of_parameters_come_from_one_table(fault: Fault[Any]) -> None:
 
 
 def test_every_parameter_is_explained_and_bounded(fault: Fault[Any]) -> None:
-    for name, field in fault.params_type().model_fields.items():
+    for name, field in fault.params_type().explained().items():
         assert field.description, f"{fault.id} does not explain {name}"
         quantity = any(isinstance(each, Quantity) for each in field.metadata)
         bounded = any(isinstance(each, Between) for each in field.metadata)

@@ -72,7 +72,7 @@ def describe(fault_id: str) -> dict[str, Any]:
                 "default": options.default_of(field) or None,
                 "help": " ".join((field.description or "").split()),
             }
-            for name, field in model.model_fields.items()
+            for name, field in model.explained().items()
         ],
     }
 

@@ -15,24 +15,39 @@ if TYPE_CHECKING:
     from faultline.api.params import Params
 
 
+class _Option(click.Option):
+    """An option whose text is put together when it is read: most commands show no help."""
+
+    def __init__(self, names: list[str], model: type[Params], **settings: Any) -> None:
+        self._model = model
+        super().__init__(names, **settings)
+
+    def _read(self) -> str | None:
+        return help_of(self._model.explained()[str(self.name)])
+
+    def _keep(self, _text: str | None) -> None:
+        """There is none of its own."""
+
+    help = property(_read, _keep)  # pyright: ignore[reportAssignmentType, reportIncompatibleVariableOverride]
+
+
 def options_of(model: type[Params]) -> list[click.Option]:
     """One option per field, in the order of the model."""
-    return [_option(name, field) for name, field in model.model_fields.items()]
+    return [_option(model, name, field) for name, field in model.model_fields.items()]
 
 
-def _option(name: str, field: FieldInfo) -> click.Option:
+def _option(model: type[Params], name: str, field: FieldInfo) -> click.Option:
     flag = next((m for m in field.metadata if isinstance(m, Flag)), Flag())
     long = f"--{name.replace('_', '-')}"
     names = [name, long, *(f"--{alias}" for alias in flag.aliases)]
     if flag.short:
         names.append(f"-{flag.short}")
     kind = _plain(field.annotation)
-    help_text = help_of(field)
     if kind is bool:
         names[1] = f"{long}/--no-{name.replace('_', '-')}"
-        return click.Option(names, default=None, help=help_text)
+        return _Option(names, model, default=None)
     many = get_origin(kind) in (list, tuple, dict)
-    return click.Option(names, type=_click_type(kind), multiple=many, default=None, help=help_text)
+    return _Option(names, model, type=_click_type(kind), multiple=many, default=None)
 
 
 def _plain(annotation: Any) -> Any:
@@ -103,7 +118,7 @@ def default_of(field: FieldInfo) -> str:
 
 
 def help_of(field: FieldInfo) -> str:
-    """What a field means, its bounds and its default."""
+    """What a field of `explained()` means, its bounds and its default."""
     text = " ".join((field.description or "").split())
     extra = [bounds(field), "required" if field.is_required() else ""]
     if default_of(field):
