@@ -61,11 +61,17 @@ def _engines() -> dict[str, str]:
     rights over the network outside of a user namespace.
     """
     if os.geteuid() == 0:
-        return engines.obstacles()
+        return _obstacles()
     try:
-        return trial.in_child(engines.obstacles) or {}
+        return trial.in_child(_obstacles) or {}
     except Unsupported:
-        return engines.obstacles()
+        return _obstacles()
+
+
+def _obstacles() -> dict[str, str]:
+    """What is in the way now, not when it was last tried."""
+    engines.try_again()
+    return engines.obstacles()
 
 
 def _firewall() -> str:

@@ -16,7 +16,7 @@ from faultline.changes.classifier import action_to
 from faultline.changes.hop import LONGEST_DRAIN, shape_to
 from faultline.changes.model import Change
 from faultline.errors import InvalidParameter, Unsupported
-from faultline.injection import chance, guards
+from faultline.injection import chance, guards, tried
 from faultline.injection.packets import Aim, exempt, follow
 from faultline.kernel import features, userns
 from faultline.kernel.match import Action, ActionKind
@@ -59,7 +59,13 @@ class Form:
 
 @cache
 def _tried() -> features.Features:
-    return features.probe_features()
+    return tried.known()
+
+
+def try_again() -> None:
+    """Try what the kernel offers once more, for whoever wants to know how it is now."""
+    tried.anew()
+    _tried.cache_clear()
 
 
 def offered() -> frozenset[str]:

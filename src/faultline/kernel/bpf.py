@@ -25,6 +25,7 @@ F_NO_PREALLOC = 1 << 0
 F_MMAPABLE = 1 << 10
 
 _NUMBERS = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
+_NUMBER = _NUMBERS.get(os.uname().machine)
 _CREATE, _LOOKUP, _UPDATE, _DELETE, _NEXT_KEY, _LOAD = 0, 1, 2, 3, 4, 5
 _PROG_ATTACH, _PROG_DETACH, _PROG_QUERY = 8, 9, 16
 _ALLOW_MULTI = 1 << 1
@@ -68,11 +69,10 @@ def _bpf(command: int, attributes: bytes, what: str) -> int:
 
 def _bpf_in_place(command: int, buffer: ctypes.Array[ctypes.c_char], what: str) -> int:
     """The same where the kernel answers in the attributes."""
-    number = _NUMBERS.get(os.uname().machine)
-    if number is None:
+    if _NUMBER is None:
         raise Unsupported(f"bpf(2) has no known number on {os.uname().machine}")
     size = ctypes.c_uint(len(buffer))
-    result = int(_libc.syscall(ctypes.c_long(number), ctypes.c_int(command), buffer, size))
+    result = int(_libc.syscall(ctypes.c_long(_NUMBER), ctypes.c_int(command), buffer, size))
     if result < 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code), what)

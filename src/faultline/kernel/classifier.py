@@ -11,6 +11,8 @@ import errno
 import mmap
 import os
 import struct
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from faultline.errors import Unsupported
@@ -286,6 +288,25 @@ def probe_times(attached: Attached, numbers: range) -> list[tuple[int, int]]:
             entered, left = struct.unpack("=QQ", value)
             found.append((entered, left))
     return found
+
+
+@contextmanager
+def probes_of(attached: Attached) -> Generator[tuple[Callable[[int], int], Callable[[], int]]]:
+    """Two questions about probes, for as long as the block runs: how long probe number N was in the
+    hop, in nanoseconds, 0 if it did not come out; and how many were hit.
+    """
+    with bpf.maps_of_program(attached.program) as maps:
+
+        def held(number: int) -> int:
+            value = maps[_TIMES].lookup(struct.pack("=I", number)) or bytes(16)
+            entered, left = struct.unpack("=QQ", value)
+            return left - entered if entered and left else 0
+
+        def hit() -> int:
+            value = maps[_COUNTERS].lookup(struct.pack("=I", 0)) or bytes(COUNTER_BYTES)
+            return Counts(*struct.unpack_from("=7Q", value, 64)).hit
+
+        yield held, hit
 
 
 def clear_probe_times(attached: Attached, numbers: range) -> bool:

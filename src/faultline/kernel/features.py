@@ -1,7 +1,8 @@
 """What this kernel can do for network faults, found by doing it in a network namespace of its own.
 
 Configuration files lie, modules may be missing, rights may be withheld: each feature is tried. The
-namespace vanishes with its last descriptor, and nothing outside it is touched.
+namespace vanishes with its last descriptor, and nothing outside it is touched. Devices that were
+made in it go with it: deleting one by one makes the caller wait for all processors each time.
 """
 
 from __future__ import annotations
@@ -105,14 +106,12 @@ def _classify(nl: Netlink, receiver: socket.socket, action: Action, guard: Guard
 
 
 def _veth(nl: Netlink, _: socket.socket) -> None:
-    made = hop.create(nl, link.get(nl, _LO), _MARK, None)
-    link.delete(nl, made.near.index)
+    hop.create(nl, link.get(nl, _LO), _MARK, None)
 
 
-def _on_veth(shape: shaping.Shape) -> Callable[[Netlink, socket.socket], None]:
+def _on_veth(step: str, shape: shaping.Shape) -> Callable[[Netlink, socket.socket], None]:
     def trial(nl: Netlink, _: socket.socket) -> None:
-        made = hop.create(nl, link.get(nl, _LO), _MARK, shape)
-        link.delete(nl, made.near.index)
+        hop.create(nl, link.get(nl, _LO), Mark(_MARK.uid, step), shape)
 
     return trial
 
@@ -120,12 +119,10 @@ def _on_veth(shape: shaping.Shape) -> Callable[[Netlink, socket.socket], None]:
 def _htb(nl: Netlink, _: socket.socket) -> None:
     parameters = struct.pack("=5I", 3, 10, 0, 0, 0)  # version, quantum divisor
     tc.add_qdisc(nl, _LO, "htb", netlink.attribute(2, parameters))
-    tc.delete_qdisc(nl, _LO)
 
 
 def _ifb(nl: Netlink, _: socket.socket) -> None:
     link.add_simple(nl, "ifbtry", "ifb")
-    link.delete(nl, "ifbtry")
 
 
 def _with_u32(nl: Netlink, target: int) -> None:
@@ -165,8 +162,8 @@ _TRIALS: dict[str, Callable[[Netlink, socket.socket], None]] = {
     "boot-clock": _boot_clock,
     "bpf-fetch": _every,
     "veth": _veth,
-    "netem": _on_veth(shaping.Netem(delay=1)),
-    "tbf": _on_veth(shaping.Tbf(rate=1_000_000)),
+    "netem": _on_veth("2", shaping.Netem(delay=1)),
+    "tbf": _on_veth("3", shaping.Tbf(rate=1_000_000)),
     "htb": _htb,
     "ifb": _ifb,
     "u32": _u32,

@@ -32,6 +32,7 @@ SO_MARK = 36
 STEP = ".probe"
 _ETH_P = {4: 0x0800, 6: 0x86DD}
 _FILL = 32
+_POLL = 0.001  # seconds
 _SO_SNDBUFFORCE = 32  # asm-generic/socket.h
 _ROOM = 8 << 20  # bytes; the kernel counts some 4 KiB for a probe of full size
 
@@ -133,13 +134,18 @@ def probe(  # noqa: PLR0913 - what to send, and how
 
 def _delays(attached: Attached, numbers: range, wait: float, hit: int) -> tuple[int, ...]:
     until = time.monotonic() + wait
-    while True:
-        times = classifier.probe_times(attached, numbers)
-        found = tuple(left - entered for entered, left in times if entered and left)
-        expected = classifier.counters(attached, probes=True).hit - hit
-        if len(found) >= expected or time.monotonic() > until:
-            return found
-        time.sleep(0.002)
+    found: dict[int, int] = {}
+    with classifier.probes_of(attached) as (held, hits):
+        while True:
+            late = time.monotonic() > until
+            for number in numbers:
+                if number not in found and (delay := held(number)):
+                    found[number] = delay
+                elif number not in found and not late:
+                    break  # those behind it are late too; at the end each is asked for
+            if late or len(found) >= hits() - hit:
+                return tuple(found.values())
+            time.sleep(_POLL)
 
 
 @contextmanager
