@@ -1,12 +1,11 @@
-"""Starts workers as they are started for real: a bare interpreter with an order on its input."""
+"""Starts workers as they are started for real: forked by a bare interpreter, with an order."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -15,17 +14,12 @@ from typing import Any
 
 import pytest
 
+from faultline.changes import spawning
 from faultline.kernel import cgroup, clock, procfs
 from faultline.kernel.cgroup import Group
 from faultline.workers import figures
 
 SOURCE = str(Path(figures.__file__).parents[2])
-BOOT = f"""
-import sys
-sys.path.insert(0, {SOURCE!r})
-from faultline.workers.__main__ import main
-main()
-"""
 
 
 class Running:
@@ -45,16 +39,13 @@ class Running:
         extra = {"mark": self.mark, "deadline": self.deadline, "stats": self.stats}
         order = {"module": module, "deadline": self.deadline, "spec": {**spec, **extra}}
         order["target"] = target
-        argv = [sys.executable, "-I", "-S", "-c", BOOT, self.mark]
-        run = subprocess.run(
-            argv, input=json.dumps(order).encode(), capture_output=True, check=False, timeout=60
-        )
-        self.answer: dict[str, Any] = json.loads(run.stdout or b"{}")
-        self.complaint = run.stderr.decode()
+        spawning.ready(SOURCE, module)
+        with contextlib.closing(spawning.spawn(SOURCE, module, self.mark)) as waiting:
+            self.answer: dict[str, Any] = waiting.obey(json.dumps(order).encode(), 60)
 
     @property
     def ready(self) -> dict[str, Any]:
-        assert "ready" in self.answer, (self.answer, self.complaint)
+        assert "ready" in self.answer, self.answer
         return self.answer["ready"]
 
     def processes(self) -> list[procfs.Process]:

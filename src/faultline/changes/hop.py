@@ -64,7 +64,7 @@ def _wait_for_worker(attached: classifier.Attached) -> None:
         while not any(beat[:8]):
             if time.monotonic() > until:
                 raise ApplyFailed(f"the packet engine did not begin within {_WORKER:g} s")
-            time.sleep(0.005)
+            time.sleep(0.001)
 
 
 class Hop(Classifier):

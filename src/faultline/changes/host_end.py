@@ -38,6 +38,9 @@ class HostEnd(Kind):
             )
         return {"boot": clock.boot_id()}
 
+    def loads(self, spec: Data) -> str:
+        return "end_host"
+
     def apply(self, spec: Data, prior: Data, ctx: Context) -> Data:
         order: dict[str, Any] = {
             "module": "end_host",

@@ -12,7 +12,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Self
 
 from faultline.changes.model import SCHEMA, End, Record, State, Undone
@@ -139,15 +139,29 @@ class Journal:
         text = json.dumps(record.to_json(), separators=(",", ":"))
         self._db.execute("INSERT OR REPLACE INTO records VALUES (?,?,?,?,?,?,?)", (*row, text))
 
-    def change(self, uid: str, alter: Callable[[Record], None]) -> Record:
-        """Read, alter and write one record in one transaction; its state never moves backwards."""
+    def change(self, uid: str, alter: Callable[[Record], None], *, durable: bool = True) -> Record:
+        """Read, alter and write one record in one transaction; its state never moves backwards.
+
+        What is not `durable` outlives us and is only lost with the power: for what an undo does
+        not rely on.
+        """
         try:
-            return self._change(uid, alter)
+            with nullcontext() if durable else self._hurried():
+                return self._change(uid, alter)
         except sqlite3.Error as error:
             raise JournalFailed(
                 f"the journal {self.path} could not be written: {error}",
                 hint="the keepers hold the fault and write it down when they can",
             ) from error
+
+    @contextmanager
+    def _hurried(self) -> Generator[None]:
+        """Without waiting for the disk at each transaction."""
+        self._db.execute("PRAGMA synchronous=NORMAL")
+        try:
+            yield
+        finally:
+            self._db.execute("PRAGMA synchronous=FULL")
 
     def _change(self, uid: str, alter: Callable[[Record], None]) -> Record:
         with self._transaction():

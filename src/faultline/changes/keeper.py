@@ -21,10 +21,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from faultline.changes import launch, watch, wire
-from faultline.changes.book import Armed, Undoer, arm, over, postpone, settled
+from faultline.changes import catalogue, launch, watch, wire
+from faultline.changes.book import Armed, Undoer, arm, postpone, settled
 from faultline.changes.journal import Journal
-from faultline.changes.kind import kinds
 from faultline.changes.leftover import elsewhere, left_over
 from faultline.changes.model import Record, State
 from faultline.changes.settling import say, settle, spare_from_oom
@@ -43,8 +42,8 @@ GRACE = 3_000_000_000  # ns for an injector found in the middle to come and arm 
 class Keeper:
     """One keeper of a store."""
 
-    def __init__(self, store: Store, role: str) -> None:
-        self.store, self.role = store, role
+    def __init__(self, store: Store, role: str, listener: socket.socket) -> None:
+        self.store, self.role, self.listener = store, role, listener
         self.code = str(Path(__file__).resolve().parents[2])
         self.book: dict[str, Armed] = {}
         self.owners: dict[
@@ -60,7 +59,6 @@ class Keeper:
         self.watch = watch.Watch(watch.LOOKS + (role == launch.ROLES[1]))
         self.undoer = Undoer(store, self._wake)
         self.starter = launch.Starter(store)
-        self.listener = self._listen()
         self.selector.register(self.listener, selectors.EVENT_READ, self._accept)
         self.selector.register(self.timer.fileno(), selectors.EVENT_READ, self._on_timer)
         self.selector.register(self._pipe[0], selectors.EVENT_READ, self._on_finished)
@@ -69,19 +67,11 @@ class Keeper:
         with contextlib.suppress(BlockingIOError):  # it is awake already
             os.write(self._pipe[1], b"x")
 
-    def _listen(self) -> socket.socket:
-        path = self.store.socket(self.role)
-        path.unlink(missing_ok=True)
-        listener = wire.channel()
-        listener.bind(str(path))
-        listener.listen(64)
-        return listener
-
     def run(self) -> None:
         """Serve until there has been nothing to keep for a while."""
         self._replay()
         self._meet_peer()
-        kinds()  # all undo code, before any fault
+        catalogue.load_all()  # all undo code, before any fault
         settle()
         while self.book or self.clients or time.monotonic() - self.idle_since < IDLE:
             self._guarded(self._set_timer)
@@ -151,7 +141,7 @@ class Keeper:
         return armed
 
     def _set_timer(self) -> None:
-        waiting = [armed.acts for armed in self.book.values() if not armed.running]
+        waiting = [armed.due for armed in self.book.values() if not armed.running]
         self.timer.set(min(waiting) if waiting else 0)
 
     def _on_timer(self, _fd: Any) -> None:
@@ -160,9 +150,7 @@ class Keeper:
     def _submit_due(self) -> None:
         now = clock.now()
         for armed in self.book.values():
-            if not armed.running and armed.acts <= now:
-                if armed.lease is not None and armed.due > now:
-                    armed.record.note = f"ended with the lease {armed.lease.name}"
+            if armed.due <= now and not armed.running:
                 self.undoer.submit(armed)
 
     def _on_finished(self, _fd: Any) -> None:
@@ -246,12 +234,9 @@ class Keeper:
         self, connection: socket.socket, message: wire.Message, fds: list[int]
     ) -> wire.Message:
         record = Record.from_json(message["record"])
-        committed = bool(message.get("committed", False))
-        if not committed and over(self.store, record):
-            return {"error": f"the lease {record.lease} is over"}
         netlink = Netlink.beside(fds.pop(0)) if fds else None
         armed = self._arm(record, netlink)
-        armed.committed = committed
+        armed.committed = bool(message.get("committed", False))
         if not armed.committed:
             self.owners[connection] = armed.record.uid
         return {"ok": True, "pid": os.getpid()}
@@ -349,21 +334,33 @@ def _tell(connection: socket.socket, record: Record) -> None:
         wire.send(connection, {"ok": True, "record": record.to_json()})
 
 
+def _listen(store: Store, role: str) -> socket.socket:
+    path = store.socket(role)
+    path.unlink(missing_ok=True)
+    listener = wire.channel()
+    listener.bind(str(path))
+    listener.listen(64)
+    return listener
+
+
 def main() -> None:
     """Entry of the keeper process: argv is CODE MODULE MARK STATE ROLE."""
     state, role = Path(sys.argv[-2]), sys.argv[-1]
     store = open_store(state)
     claim = os.open(store.run / f"keeper.{role}.lock", os.O_RDWR | os.O_CREAT, 0o600)
-    if os.fork():
-        os._exit(0)
-    os.setsid()
-    os.chdir("/")
     try:
         fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return  # another one keeps this role
+    # Before the end of this process tells whoever started it that it can be spoken to. The lock
+    # belongs to the open file, so it stays with the child.
+    listener = _listen(store, role)
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    os.chdir("/")
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     syscalls.set_name(f"fl-keeper-{role}")
     spare_from_oom()
-    Keeper(store, role).run()
+    Keeper(store, role, listener).run()

@@ -32,26 +32,40 @@ def connect(store: Store, role: str, timeout: float = ANSWER) -> socket.socket |
     return connection
 
 
-def ask(
-    connection: socket.socket, message: wire.Message, fds: list[int] | None = None
-) -> wire.Message:
-    """One question, one answer; raises NotRecorded when there is none."""
-    try:
-        wire.send(connection, message, fds)
-        got = wire.receive(connection)
-    except OSError as error:
-        raise NotRecorded(f"the keeper did not answer {message['op']!r}: {error}") from error
-    if got is None:
-        raise NotRecorded(f"the keeper closed the connection at {message['op']!r}")
-    return got[0]
-
-
-def _answers(store: Store, role: str) -> bool:
+def is_there(store: Store, role: str) -> bool:
+    """Whether a keeper takes connections."""
     connection = connect(store, role)
     if connection is None:
         return False
     connection.close()
     return True
+
+
+def tell(connection: socket.socket, message: wire.Message, fds: list[int] | None = None) -> None:
+    """Say something to which an answer comes (`hear`); raises NotRecorded."""
+    try:
+        wire.send(connection, message, fds)
+    except OSError as error:
+        raise NotRecorded(f"the keeper does not take {message['op']!r}: {error}") from error
+
+
+def hear(connection: socket.socket, about: str) -> wire.Message:
+    """The answer to what was told; raises NotRecorded when there is none."""
+    try:
+        got = wire.receive(connection)
+    except OSError as error:
+        raise NotRecorded(f"the keeper did not answer {about!r}: {error}") from error
+    if got is None:
+        raise NotRecorded(f"the keeper closed the connection at {about!r}")
+    return got[0]
+
+
+def ask(
+    connection: socket.socket, message: wire.Message, fds: list[int] | None = None
+) -> wire.Message:
+    """One question, one answer; raises NotRecorded when there is none."""
+    tell(connection, message, fds)
+    return hear(connection, message["op"])
 
 
 class Keepers:
@@ -65,15 +79,15 @@ class Keepers:
         """Connect to both, starting those that do not run; raises NotRecorded if one does not come
         up.
         """
-        missing = [role for role in launch.ROLES if not _answers(self.store, role)]
-        launch.start(self.store, *missing)
-        for role in launch.ROLES:
-            self._connections[role] = self._reach(role)
+        there = {role: connect(self.store, role) for role in launch.ROLES}
+        launch.start(self.store, *(role for role, found in there.items() if found is None))
+        for role, connection in there.items():
+            self._connections[role] = self._reach(role, connection)
 
-    def _reach(self, role: str) -> socket.socket:
+    def _reach(self, role: str, connection: socket.socket | None) -> socket.socket:
         until = time.monotonic() + START
         while time.monotonic() < until:
-            connection = connect(self.store, role)
+            connection = connection or connect(self.store, role)
             if connection is None:
                 launch.start(self.store, role)
                 time.sleep(0.005)
@@ -83,6 +97,7 @@ class Keepers:
                     return connection
             except NotRecorded:  # it was just ending for want of work
                 connection.close()
+                connection = None
         log = self.store.run / f"keeper.{role}.log"
         raise NotRecorded(
             f"keeper {role} did not start within {START:g} s", hint=f"its words are in {log}"
@@ -90,27 +105,31 @@ class Keepers:
 
     def replay(self) -> None:
         """Have both take over whatever the journal holds open and they do not."""
-        for connection in self._connections.values():
-            ask(connection, {"op": "replay"})
+        self._ask_both({"op": "replay"})
 
     def arm(self, record: Record, netlink: Netlink | None) -> None:
         """Have both hold the fault; raises NotRecorded unless both did."""
         fds = [netlink.fileno()] if netlink is not None else []
-        for role, connection in self._connections.items():
-            answer = ask(connection, {"op": "arm", "record": record.to_json()}, fds)
+        answers = self._ask_both({"op": "arm", "record": record.to_json()}, fds)
+        for role, answer in answers.items():
             if "error" in answer:
                 raise NotRecorded(f"keeper {role} did not take the fault: {answer['error']}")
+
+    def _ask_both(
+        self, message: wire.Message, fds: list[int] | None = None
+    ) -> dict[str, wire.Message]:
+        """What each answers; they work on it side by side."""
+        for connection in self._connections.values():
+            tell(connection, message, fds)
+        return {role: hear(each, message["op"]) for role, each in self._connections.items()}
 
     def commit(self, uid: str, made: list[Any], tied: bool = False) -> None:
         """The fault is in place: from now on it outlives this process, until its deadline.
 
         A `tied` fault is undone when this connection closes, so when this process ends.
         """
-        answers = [
-            ask(connection, {"op": "commit", "uid": uid, "made": made, "tied": tied})
-            for connection in self._connections.values()
-        ]
-        refused = [answer["error"] for answer in answers if "error" in answer]
+        answers = self._ask_both({"op": "commit", "uid": uid, "made": made, "tied": tied})
+        refused = [answer["error"] for answer in answers.values() if "error" in answer]
         if refused:
             raise NotRecorded(refused[0])
 

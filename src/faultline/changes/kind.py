@@ -9,7 +9,7 @@ they find what is ours by its mark (uid and step) and by `prior`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -93,6 +93,12 @@ class Kind(ABC):
         """Open the descriptors that undo will need; called by each keeper before `apply`."""
         return []
 
+    def loads(self, spec: Data) -> str:
+        """The worker that `apply` will start; it is loaded while the fault is written down and the
+        keepers take it. Empty: none.
+        """
+        return ""
+
     @abstractmethod
     def apply(self, spec: Data, prior: Data, ctx: Context) -> Data:
         """Make the change and mark it. Returns a hint of what was made."""
@@ -127,8 +133,8 @@ class Kind(ABC):
         return iter(())
 
 
-def kinds() -> dict[str, Kind]:
-    """The closed set, by name. The first call loads all undo code; a keeper makes it early."""
+def kinds() -> MutableMapping[str, Kind]:
+    """The closed set, by name; each is loaded when it is looked up."""
     from faultline.changes import catalogue
 
     return catalogue.KINDS

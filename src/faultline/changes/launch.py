@@ -12,6 +12,7 @@ from pathlib import Path
 from faultline.changes import frozen
 from faultline.changes.store import Store
 from faultline.errors import FaultlineError
+from faultline.kernel import syscalls
 
 ROLES = ("a", "b")
 PAUSE = 1.0  # seconds between two tries to start a twin
@@ -19,14 +20,38 @@ SYSTEMD = Path("/run/systemd/system")  # there when the host was booted with sys
 START = 20.0  # seconds a keeper may take to detach itself
 
 
+_begun: dict[tuple[Path, str], subprocess.Popen[bytes]] = {}
+
+
+def begin(store: Store, *roles: str) -> None:
+    """Start keepers without waiting for them; `start` does, should they be needed."""
+    prefix = outside_session() if roles else []
+    for role in roles:
+        _begun[store.run, role] = _spawn(store, role, prefix)
+
+
 def start(store: Store, *roles: str) -> None:
-    """Start keepers and come back once they have detached themselves."""
-    prefix = outside_session()
-    starting = [(role, _spawn(store, role, prefix)) for role in roles]
+    """Start keepers and come back once they listen; one that cannot is in its own log."""
+    prefix = outside_session() if roles else []
+    starting = [
+        (role, _begun.pop((store.run, role), None) or _spawn(store, role, prefix)) for role in roles
+    ]
     for role, process in starting:
-        if process.wait(START) and prefix:
+        if _ended(process) and prefix:
             # No scope to be had, for instance in a container: then as a process like any other.
-            _spawn(store, role, []).wait(START)
+            _ended(_spawn(store, role, []))
+
+
+def _ended(process: subprocess.Popen[bytes]) -> int:
+    """Its exit status as soon as it has detached itself. `Popen.wait` with a time-out looks only
+    now and then, at last every 50 ms.
+    """
+    fd = os.pidfd_open(process.pid)
+    try:
+        syscalls.pidfd_wait(fd, START)
+    finally:
+        os.close(fd)
+    return process.wait(0)
 
 
 def outside_session() -> list[str]:

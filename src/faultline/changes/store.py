@@ -133,12 +133,17 @@ def _run_folder(state: Path, namespace: int = 0) -> Path:
     if namespace != userns.INITIAL:
         # Keepers have no rights in another user namespace: each has its own.
         key += f"-{namespace}"
+    return memory_folder() / key
+
+
+def memory_folder() -> Path:
+    """Where what a reboot may lose lies, of all stores of this user; `check_trust` before use."""
     if real_user() == 0:
-        return Path("/run/faultline") / key
+        return Path("/run/faultline")
     private = os.environ.get("XDG_RUNTIME_DIR")
     if private and os.access(private, os.W_OK):
-        return Path(private) / "faultline" / key
-    return Path("/dev/shm") / f"faultline-{real_user()}" / key  # noqa: S108 - checked before use
+        return Path(private) / "faultline"
+    return Path("/dev/shm") / f"faultline-{real_user()}"  # noqa: S108 - see above
 
 
 def real_user() -> int:

@@ -7,8 +7,10 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
+from faultline.changes import spawning
 from faultline.changes.kind import Context, Data, Kind, kinds
 from faultline.changes.lock import STEAL, FaultLock
 from faultline.changes.model import End, Outcome, Presence, Record, Step, StepState, Undone
@@ -213,3 +215,15 @@ def capture(record: Record, made_with: list[Context]) -> None:
     for step, ctx in zip(record.steps, made_with, strict=True):
         prior: Data = kind_of(step).capture(step.change.spec, ctx)
         step.prior = prior
+
+
+def load_workers(record: Record, code: str) -> None:
+    """Have what will start its workers come up, from outside of the place: it outlives the fault.
+
+    What goes wrong is told when a worker is started.
+    """
+    for step in record.steps:
+        module = kind_of(step).loads(step.change.spec)
+        if module:
+            with suppress(OSError):
+                spawning.ready(code, module)

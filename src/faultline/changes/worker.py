@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import signal
-import subprocess
 import time
 import zlib
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any, ClassVar, cast
 
-from faultline.changes import frozen
+from faultline.changes import spawning
 from faultline.changes.kind import Context, Data, Found, Kind
 from faultline.changes.model import MARK, Change, Outcome, Presence, Undone, read_mark
 from faultline.errors import ApplyFailed
@@ -24,7 +23,6 @@ from faultline.kernel.netlink import Netlink
 
 READY = 20.0  # seconds a worker may take to reach its effect, unless its spec says otherwise
 GRACE = 0.5  # seconds between SIGTERM and SIGKILL
-_SILENCE = "it ended without a word"
 
 
 class Worker(Kind):
@@ -43,6 +41,9 @@ class Worker(Kind):
 
     def capture(self, spec: Data, ctx: Context) -> Data:
         return {}
+
+    def loads(self, spec: Data) -> str:
+        return spec["module"]
 
     def apply(self, spec: Data, prior: Data, ctx: Context) -> Data:
         order = {
@@ -110,20 +111,13 @@ def start(code: str, mark: str, order: Data, patience: float) -> Data:
 
     `order` is {module, deadline, spec}. Raises ApplyFailed if it does not get ready in time.
     """
-    argv = frozen.command(code, "workers.__main__", mark)
-    with subprocess.Popen(
-        argv,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C.UTF-8"},
-        start_new_session=True,
-    ) as process:
-        answer = _exchange(process, json.dumps(order).encode(), patience)
+    with closing(spawning.spawn(code, order["module"], mark)) as waiting:
+        answer = waiting.obey(json.dumps(order).encode(), patience)
     if "ready" in answer:
         return answer["ready"]
-    told = answer.get("error", _SILENCE)
-    if told == _SILENCE and clock.now() >= order["spec"].get("deadline", order["deadline"]):
+    told = answer.get("error", spawning.SILENCE)
+    over = clock.now() >= order["spec"].get("deadline", order["deadline"])
+    if told == spawning.SILENCE and over:
         raise ApplyFailed(
             f"the duration was over before worker {order['module']} was in place",
             hint="ask for a longer one, or try again when the machine is less busy",
@@ -171,29 +165,3 @@ def _forget(path: str) -> None:
         os.unlink(path)
     except FileNotFoundError:
         return
-
-
-def _exchange(process: subprocess.Popen[bytes], order: bytes, patience: float) -> Data:
-    """Give the order, wait for the one line of answer."""
-    assert process.stdin is not None
-    assert process.stdout is not None
-    assert process.stderr is not None
-    try:
-        process.stdin.write(order)
-        process.stdin.close()
-    except BrokenPipeError:
-        pass  # it ended at once; what it said is read below
-    poller = select.poll()
-    poller.register(process.stdout, select.POLLIN)
-    until = time.monotonic() + patience
-    line = b""
-    while not line.endswith(b"\n"):
-        left = until - time.monotonic()
-        if left <= 0 or not poller.poll(left * 1000):
-            return {"error": f"not ready after {patience:g} s"}
-        chunk = os.read(process.stdout.fileno(), 65536)
-        if not chunk:
-            complaint = process.stderr.read().decode(errors="replace").strip()
-            return {"error": complaint.splitlines()[-1] if complaint else _SILENCE}
-        line += chunk
-    return json.loads(line)

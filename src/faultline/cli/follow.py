@@ -19,7 +19,6 @@ from faultline.cli import output, records
 from faultline.errors import ApplyFailed, Refused, TargetGone, UsageError
 from faultline.injection.plan import SHORTEST, Order, Plan
 from faultline.kernel import clock
-from faultline.places import containers
 from faultline.places.find import Target, find
 from faultline.places.model import CONTAINER, POD, Place
 from faultline.units import Duration
@@ -58,6 +57,8 @@ def check(order: Order) -> None:
 
 def same_name(place: Place, target: Target) -> Target:
     """What the container is found by after it was replaced: its name, or its name in its pod."""
+    from faultline.places import containers
+
     for each in containers.all_containers():
         if each.process == place.process:
             if each.pod:

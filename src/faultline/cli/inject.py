@@ -15,10 +15,10 @@ from typing import Any
 import click
 
 from faultline.changes.model import End
-from faultline.cli import follow, options, output, records, target
+from faultline.cli import ahead, follow, options, output, records, target
 from faultline.cli.naming import Suggesting
 from faultline.cli.session import state_folder, write
-from faultline.errors import InvalidDocument, InvalidParameter
+from faultline.errors import InvalidDocument, InvalidParameter, UnknownName
 from faultline.injection import registry
 from faultline.injection.injector import Injector
 from faultline.injection.plan import DEFAULT_DURATION, Order, Plan
@@ -43,11 +43,14 @@ class _Families(Suggesting):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         family, dot, fault = cmd_name.partition(".")
-        if family not in registry.families():
-            return None
-        if dot:
-            registry.get(cmd_name)  # or it says which one was meant
-        found = _Family(self.verb, family)
+        with ahead.no_plugins():
+            try:
+                registry.module_of(family)
+            except UnknownName:
+                return None
+            if dot:
+                registry.get(cmd_name)  # or it says which one was meant
+            found = _Family(self.verb, family)
         return found.get_command(ctx, fault) if dot else found
 
 
@@ -55,7 +58,7 @@ class _Family(Suggesting):
     noun = "fault"
 
     def __init__(self, verb: str, family: str) -> None:
-        doc = importlib.import_module(registry.families()[family]).__doc__ or ""
+        doc = importlib.import_module(registry.module_of(family)).__doc__ or ""
         super().__init__(name=family, help=doc.strip())
         self.verb, self.family = verb, family
 
@@ -134,7 +137,7 @@ def _explained(fault_id: str) -> Generator[None]:
     try:
         yield
     except InvalidParameter as error:
-        fields = registry.get(fault_id).params_type().model_fields
+        fields = registry.get(fault_id).params_type().explained()
         field = fields.get(error.field)
         if field is not None:
             flags = options.flags(error.field, field)

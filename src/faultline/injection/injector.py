@@ -65,7 +65,6 @@ class Injector(Recovery):
 
     def __init__(self, state: Path | None = None) -> None:
         super().__init__(state)
-        self.lease = ""  # what is injected ends with this lease too (faultline.changes.lease)
         self._ties: dict[str, keepers.Keepers] = {}
 
     def close(self) -> None:
@@ -157,7 +156,6 @@ class Injector(Recovery):
             created=time.time(),
             creator=plan.creator,
             note="; ".join(plan.notes),
-            lease=self.lease,
         )
         with ExitStack() as held:
             watch = self._carry_out(record, plan.place, tied, held)
@@ -170,6 +168,7 @@ class Injector(Recovery):
     ) -> keepers.Keepers:
         """Capture, record, arm and make; the keepers are started outside of the place."""
         code = str(frozen.code_folder(self.store))
+        undo.load_workers(record, code)
         with place.entered():
             netlink = held.enter_context(Netlink.open())
         made_with = undo.contexts(record, netlink, str(self.store.run), code)
@@ -224,7 +223,7 @@ class Injector(Recovery):
             kept.state = State.APPLYING
 
         if step.state is StepState.APPLYING:
-            self.journal.change(record.uid, alter)
+            self.journal.change(record.uid, alter, durable=False)
         else:
             self._write(record.uid, alter)
 
@@ -232,10 +231,10 @@ class Injector(Recovery):
         """Note what is done already; it stands also where the disk has just become full.
 
         Both keepers hold the fault. Should they die too, the next start finds it unfinished and
-        undoes it.
+        undoes it; so it does should the power fail before such a note is on disk.
         """
         with contextlib.suppress(JournalFailed):
-            self.journal.change(uid, alter)
+            self.journal.change(uid, alter, durable=False)
 
     def _take_back(self, record: Record, made_with: list[Context], error: BaseException) -> None:
         with FaultLock(self.store.lock(record.uid)) as lock:

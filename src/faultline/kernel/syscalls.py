@@ -8,6 +8,7 @@ name or the path, like those of the `os` module. 64-bit Linux on x86-64, arm64 a
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import select
 import signal
@@ -154,6 +155,21 @@ def set_name(name: str) -> None:
     """Set this thread's name (its first 15 bytes), as `ps` shows it."""
     buffer = ctypes.create_string_buffer(name.encode()[:15])
     call("prctl", Prctl.SET_NAME, buffer, 0, 0, 0)
+
+
+def set_last_argument(text: str) -> None:
+    """Write over the last argument of this process, as /proc/PID/cmdline shows it; what was there
+    must be longer. Source: proc_pid_stat(5), arg_end.
+    """
+    with open("/proc/self/stat", "rb") as file:
+        fields = file.read().rpartition(b")")[2].split()
+    with open("/proc/self/cmdline", "rb") as file:
+        room = len(file.read().removesuffix(b"\0").rpartition(b"\0")[2])
+    data = text.encode()
+    if len(data) > room:
+        raise OSError(errno.ENOSPC, "there is no room for the mark")
+    end = int(fields[46])  # the 49th; those in front of the brackets are two
+    ctypes.memmove(end - room - 1, data + bytes(room - len(data)), room)
 
 
 def set_dumpable(dumpable: bool) -> None:

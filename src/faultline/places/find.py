@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING
 
 from faultline.errors import InvalidParameter, Refused, TargetGone
 from faultline.kernel import cgroup, procfs
 from faultline.kernel.procfs import Process, ProcessId, in_group
-from faultline.places import containers
 from faultline.places.model import (
     CGROUP,
     CONTAINER,
@@ -17,6 +17,9 @@ from faultline.places.model import (
     host,
     of_process,
 )
+
+if TYPE_CHECKING:
+    from faultline.places.container import Container
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +45,11 @@ def find(target: Target) -> Place:
 
     Raises TargetGone if there is none, Refused if several fit, InvalidParameter.
     """
-    if target.container:
-        return _of_container(CONTAINER, containers.find(target.container))
-    if target.pod:
+    if target.container or target.pod:
+        from faultline.places import containers  # most faults meet none
+
+        if target.container:
+            return _of_container(CONTAINER, containers.find(target.container))
         return _of_container(POD, containers.find_in_pod(target.pod))
     if target.cgroup:
         return _of_group(target.cgroup)
@@ -55,7 +60,7 @@ def find(target: Target) -> Place:
     return host()
 
 
-def _of_container(kind: str, found: containers.Container) -> Place:
+def _of_container(kind: str, found: Container) -> Place:
     return of_process(
         kind,
         found.process,

@@ -59,7 +59,8 @@ class Points:
             for owner, attribute, name in (
                 (Journal, "add", "journal add"),
                 (Journal, "change", "journal change"),
-                (keepers, "ask", "a word to a keeper"),
+                (keepers, "tell", "a word to a keeper"),
+                (keepers, "hear", "an answer of a keeper"),
             ):
                 watched = self.around(name, getattr(owner, attribute))
                 stack.enter_context(mock.patch.object(owner, attribute, watched))

@@ -78,7 +78,14 @@ class Engine:
         self._refused = 0
         self._worst = 0
         self._passing = False
+        self._ears: list[Source | int] = [source]
+        self._wake = -1
         self.stopping = False
+
+    def listen(self, wake: int) -> None:
+        """Be woken by this descriptor too: a signal alone does not end a sleep (PEP 475)."""
+        self._wake = wake
+        self._ears.append(wake)
 
     def run(self, until: int) -> None:
         """Work until `stopping` is set or the time `until` (0: none), then let go of everything."""
@@ -148,11 +155,12 @@ class Engine:
         """Sleep until a packet comes or one is nearly due; True when one came."""
         due = self._line.next_due()
         target = self._beat_due if due is None else min(due - self._lead, self._beat_due)
-        left = target - self._clock()
-        if left <= 0:
-            return bool(select.select((self._source,), (), (), 0)[0])
-        if select.select((self._source,), (), (), left / 1e9)[0]:
-            return True
+        left = max(0, target - self._clock())
+        ready = select.select(self._ears, (), (), left / 1e9)[0]
+        if self._wake in ready:
+            self._ears.remove(self._wake)  # it has been told once
+        if ready or not left:
+            return self._source in ready
         # How late a sleep ends is a property of the machine: it is learnt, and the next one ends
         # that much earlier. What is due within that time leaves with the others: half of the
         # packets a little early, half a little late, and no time is spent waiting in a loop.
@@ -259,6 +267,9 @@ def serve(
     def stop(_signum: int, _where: FrameType | None) -> None:
         engine.stopping = True
 
+    wake, woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(woken)
+    engine.listen(wake)
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(signum, stop)
     _prepare()

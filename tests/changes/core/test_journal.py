@@ -232,3 +232,16 @@ def test_the_file_is_an_ordinary_database(journal: Journal, store: Store) -> Non
     database.close()
     assert row[0] == "u1"
     assert json.loads(row[1])["state"] == "prepared"
+
+
+def test_only_what_no_undo_relies_on_does_not_wait_for_the_disk(journal: Journal) -> None:
+    """The record and its end wait for the disk (synchronous=FULL is 2), notes in between do not."""
+    seen: list[int] = []
+
+    def look(_record: Record) -> None:
+        seen.append(journal._db.execute("PRAGMA synchronous").fetchone()[0])
+
+    journal.add(record("u1"))
+    journal.change("u1", look, durable=False)
+    journal.change("u1", look)
+    assert seen == [1, 2]
