@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from faultline.changes import catalogue, launch, watch, wire
-from faultline.changes.book import Armed, Undoer, arm, postpone, settled
+from faultline.changes.book import Armed, Undoer, arm, over, postpone, settled
 from faultline.changes.journal import Journal
 from faultline.changes.leftover import elsewhere, left_over
 from faultline.changes.model import Record, State
@@ -141,7 +141,7 @@ class Keeper:
         return armed
 
     def _set_timer(self) -> None:
-        waiting = [armed.due for armed in self.book.values() if not armed.running]
+        waiting = [armed.acts for armed in self.book.values() if not armed.running]
         self.timer.set(min(waiting) if waiting else 0)
 
     def _on_timer(self, _fd: Any) -> None:
@@ -150,7 +150,9 @@ class Keeper:
     def _submit_due(self) -> None:
         now = clock.now()
         for armed in self.book.values():
-            if armed.due <= now and not armed.running:
+            if not armed.running and armed.acts <= now:
+                if armed.lease is not None and armed.due > now:
+                    armed.record.note = f"ended with the lease {armed.lease.name}"
                 self.undoer.submit(armed)
 
     def _on_finished(self, _fd: Any) -> None:
@@ -234,9 +236,12 @@ class Keeper:
         self, connection: socket.socket, message: wire.Message, fds: list[int]
     ) -> wire.Message:
         record = Record.from_json(message["record"])
+        committed = bool(message.get("committed", False))
+        if not committed and over(self.store, record):
+            return {"error": f"the lease {record.lease} is over"}
         netlink = Netlink.beside(fds.pop(0)) if fds else None
         armed = self._arm(record, netlink)
-        armed.committed = bool(message.get("committed", False))
+        armed.committed = committed
         if not armed.committed:
             self.owners[connection] = armed.record.uid
         return {"ok": True, "pid": os.getpid()}

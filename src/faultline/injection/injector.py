@@ -65,6 +65,7 @@ class Injector(Recovery):
 
     def __init__(self, state: Path | None = None) -> None:
         super().__init__(state)
+        self.lease = ""  # what is injected ends with this lease too (faultline.changes.lease)
         self._ties: dict[str, keepers.Keepers] = {}
 
     def close(self) -> None:
@@ -156,6 +157,7 @@ class Injector(Recovery):
             created=time.time(),
             creator=plan.creator,
             note="; ".join(plan.notes),
+            lease=self.lease,
         )
         with ExitStack() as held:
             watch = self._carry_out(record, plan.place, tied, held)

@@ -146,6 +146,19 @@ class Recovery:
                 groups.setdefault(found.uid, []).append(found)
         return [*done, *(self._undo_found(uid, found) for uid, found in sorted(groups.items()))]
 
+    def unknown_marks(self) -> dict[str, list[Found]]:
+        """What carries our mark and no record of this journal explains, by uid."""
+        found: dict[str, list[Found]] = {}
+        for kind in kinds().values():
+            for each in kind.scan(self.netlink, ()):
+                found.setdefault(each.uid, []).append(each)
+        known = {record.uid for record in self.journal.list()} if found else set[str]()
+        return {uid: each for uid, each in sorted(found.items()) if uid not in known}
+
+    def recover_marks(self, uid: str) -> Record:
+        """Undo what carries the mark of a fault whose record is lost."""
+        return self._undo_found(uid, self.unknown_marks().get(uid, []))
+
     def _undo_found(self, uid: str, found: list[Found]) -> Record:
         """Undo what a scan met, as a record made up from the marks."""
         found.sort(key=lambda each: each.index)
