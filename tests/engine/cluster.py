@@ -147,9 +147,11 @@ class Cluster:
         """Let things happen until something is so; at most so many seconds."""
         last = self.ns + int(longest * SECOND)
         while not until():
-            assert self.events, "nobody does anything any more"
-            assert self.events[0].at <= last, "this does not come to an end"
-            self._next()
+            look = self.ns + SECOND // 2  # looking costs more than what happens
+            while self.ns < look:
+                assert self.events, "nobody does anything any more"
+                assert self.events[0].at <= last, "this does not come to an end"
+                self._next()
 
     def meanwhile(self, seconds: float, going: Callable[[], bool]) -> None:
         """Others act while one waits: the same loop, within its call."""
@@ -162,9 +164,10 @@ class Cluster:
         self.depth -= 1
         self.here = here
         if going():
-            self._pass_to(until)
+            self.pass_to(until)
 
-    def _pass_to(self, ns: int) -> None:
+    def pass_to(self, ns: int) -> None:
+        """Time passes on all hosts."""
         if ns > self.ns:
             for host in self.hosts:
                 host.pass_time(ns - self.ns)
@@ -172,7 +175,7 @@ class Cluster:
 
     def _next(self) -> None:
         event = heapq.heappop(self.events)
-        self._pass_to(event.at)
+        self.pass_to(event.at)
         of = event.replica
         if of is not None:
             if of.life != event.life:
