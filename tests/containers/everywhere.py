@@ -12,14 +12,13 @@ from typing import Any
 
 import pytest
 from tests.cli.command import Cli
+from tests.containers.chosen import Chosen
 from tests.containers.grounds import NOTES, NotStarted, Runtime, prepared, until
 from tests.containers.looking import began, ended, hit_place, inside, killed, took
 
-from faultline.api.selector import Selector
 from faultline.api.watching import LogSpec
 from faultline.changes.model import End
 from faultline.errors import Protected, Refused, TargetGone
-from faultline.injection import choosing
 from faultline.injection.injector import Injector
 from faultline.injection.plan import Order
 from faultline.injection.reading import Effect
@@ -73,7 +72,7 @@ def said(name: str, text: str) -> logs.LogStatus:
         time.sleep(0.1)
 
 
-class Everywhere:
+class Everywhere(Chosen):
     """The tests; each module names its runtime by the fixture `runtime`."""
 
     @contextlib.contextmanager
@@ -108,27 +107,6 @@ class Everywhere:
                 until(lambda: any(each.restarts for each in watcher.seconds("web")), 30)
             finally:
                 watcher.stop()
-
-    # -------------------------------------------------------------------------- chosen
-
-    def test_selectors_choose_it_by_name_image_and_label(self, runtime: Runtime) -> None:
-        def hit(**asked: Any) -> set[str]:
-            selector = Selector.model_validate({"containers": asked, "mode": "all"})
-            try:
-                found = choosing.choose("it", selector, "seed")
-            except TargetGone:
-                return set()
-            return {each.target.container for each in found.targets}
-
-        box, one = (containers.find(f"standing-{each}").id for each in ("box", "one"))
-        assert hit(name="standing-*") == {box, one}
-        assert box in hit(image="box:1")
-        assert one not in hit(image="box:1")
-        assert hit(image="fltest/box:*", name="standing-*") | hit(
-            image="*/fltest/box:*", name="standing-*"
-        ) == {box}
-        assert hit(labels={"shop": "standing-box"}) == {box}
-        assert hit(name="standing-*", image="nobody:*") == set()
 
     # -------------------------------------------------------------------------- found
 
