@@ -21,7 +21,8 @@ Document = dict[str, Any]
 def parts(resource: Resource, *, status: bool = True) -> tuple[Document, Document | None, Series]:
     """Spec, status without its series, and these; with `status` off the spec alone."""
     spec: Document = getattr(resource, "spec").to_json()  # noqa: B009 (each kind has its own)
-    return spec, *(status_parts(resource) if status else (None, {}))
+    told, series = status_parts(resource) if status else (None, {})
+    return spec, told, series
 
 
 def status_parts(resource: Resource) -> tuple[Document | None, Series]:

@@ -167,18 +167,17 @@ class SqliteDatabase:
             raise RuntimeError("a transaction of this thread is under way")
         with self._queue:
             self._queued += 1
-        with ExitStack() as after:
-            with self._my_turn():
-                group = self._group or self._begun()
-                # Whoever has the last turn puts it on disk; from then on it has been written. Who
-                # was refused waits too: he will look at what the others wrote.
-                after.callback(group.settled.wait)
-                try:
-                    with self._within(group):
-                        yield
-                finally:
-                    if self._group is group and (group.full or not self._queued):
-                        self._settle(group)
+        with ExitStack() as after, self._my_turn():
+            group = self._group or self._begun()
+            # Whoever has the last turn puts it on disk; from then on it has been written. Who
+            # was refused waits too: he will look at what the others wrote.
+            after.callback(group.settled.wait)
+            try:
+                with self._within(group):
+                    yield
+            finally:
+                if self._group is group and (group.full or not self._queued):
+                    self._settle(group)
         if group.error is not None:
             raise StoreFailed(group.error.message, hint=group.error.hint) from group.error
 
