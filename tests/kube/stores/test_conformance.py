@@ -8,6 +8,10 @@ from hypothesis import strategies as st
 from tests.kube.stores.conftest import Opener
 from tests.stores import test_conformance as suite
 from tests.stores.test_conformance import *  # noqa: F403
+from tests.stores.test_series import (
+    test_another_process_goes_on_with_the_series,  # noqa: F401
+    test_series_come_back_complete_whatever_is_done_to_them,  # noqa: F401
+)
 
 from faultline.api.run import Run
 from faultline.stores.kube import KubeStore
