@@ -7,6 +7,7 @@ done second: an action is in the store before it is begun, so the next engine fi
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
@@ -18,6 +19,8 @@ from faultline.engine.model import SECOND, Action, Facts, Now, Result
 from faultline.engine.ports import Tools
 from faultline.engine.reconcile import reconcile
 from faultline.stores.model import Filter, Stale, Store, StoreFailed
+
+_log = logging.getLogger(__name__)
 
 Listener = Callable[[Run, Point], None]
 """Called for everything that happens, as it happens, in the thread of the driver."""
@@ -125,7 +128,9 @@ class Carrying:
     def _bear(self, error: StoreFailed) -> int:
         """The store is away: wait for it as long as a fault may act, and a little longer."""
         now, self._looked = actions.instant().boot_ns, None
-        self._away = now if self._away is None else self._away
+        if self._away is None:
+            self._away = now
+            _log.warning("run %s: nothing is begun meanwhile: %s", self.name, error.message)
         faults = self._run.status.faults if self._run is not None else []
         acting = [f.deadline_ns or 0 for f in faults if f.stage is not Stage.ENDED]
         if now >= max([self._away + AWAY, *(deadline + AWAY for deadline in acting)]):
