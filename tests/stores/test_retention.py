@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.stores import histories
 
+from faultline.api.model import Metadata
 from faultline.api.run import Run
 from faultline.errors import InvalidDocument, UsageError
 from faultline.stores import archive, retention
@@ -86,9 +87,13 @@ def test_what_somebody_wrote_meanwhile_stays(store: Store) -> None:
     store.create(histories.run("going", ended=False))
     chosen = retention.surplus(store, Retention(keep=0), histories.BEGAN + 9 * DAY)
     assert {each.name for each in chosen} == {"r0", "r1", "r2"}
-    store.update(made[1])
+    store.update(made[1].model_copy(update={"metadata": _labelled(made[1], note="mine")}))
     assert {each.name for each in retention.remove(store, chosen)} == {"r0", "r2"}
     assert {each.name for each in store.summaries("Run")} == {"r1", "going"}
+
+
+def _labelled(run: Run, **labels: str) -> Metadata:
+    return run.metadata.model_copy(update={"labels": {**run.metadata.labels, **labels}})
 
 
 @pytest.mark.parametrize("ending", ENDINGS)

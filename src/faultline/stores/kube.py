@@ -32,7 +32,12 @@ class KubeStore(Reading):
 
     # ------------------------------------------------------------------ write
 
-    def create(self, resource: R) -> R:
+    def create(self, resource: R, given: Resource | None = None) -> R:
+        if given is not None:  # as close to the making as an API server allows
+            read, name = given.metadata.resource_version, given.metadata.name
+            now = self.get(type(given), name).metadata.resource_version
+            if now != read:
+                raise _stale(given.kind, name, read, now)
         return self._add(resource, {})
 
     def restore(self, resource: R) -> R:
@@ -118,6 +123,7 @@ class KubeStore(Reading):
             raw = self.client.patch(
                 kind, name, patch, "json", namespace=self.namespace, part="status"
             )
+            raw = self._moved(kind, raw, resource, series)
         except ApiError as error:
             raise self._why(error, kind, resource, fence) from error
         self.learn(kind.kind, raw)
@@ -130,6 +136,19 @@ class KubeStore(Reading):
             if ended:
                 self.flusher.finish(kept, raw)
         return done
+
+    def _moved(self, kind: Kind, raw: Object, resource: Resource, series: dict[str, Any]) -> Object:
+        """The server gives no version to a status that is as it was. If its series are not, it gets
+        one: whoever has read the old ones must not write over them.
+        """
+        version = objects.version_of(raw)
+        kept = self.flusher.kept(raw)
+        known = {} if kept is None else kept.now
+        if version != resource.metadata.resource_version or series == known:
+            return raw
+        notes = {objects.SERIES: str(version)}
+        change = {"metadata": {"resourceVersion": str(version), "annotations": notes}}
+        return self.client.patch(kind, resource.metadata.name, change, namespace=self.namespace)
 
     def _noted(
         self, kind: Kind, raw: Object, fence: int, series: dict[str, Any], resource: Resource
