@@ -144,8 +144,9 @@ class Client:
         """What there is, then `synced`, then every change until `stop`.
 
         A watch that ends goes on where it stood. Where the server does not keep that any more, all
-        is listed again and what has gone meanwhile is told as deleted. Raises ApiError when the
-        server does not answer: whoever watches decides how long to wait before the next try.
+        is listed again and what has gone meanwhile is told as deleted, by its metadata. Raises
+        ApiError when the server does not answer: whoever watches decides how long to wait before
+        the next try.
         """
         known: dict[str, Object] = {}
         while not stop.is_set():
@@ -165,18 +166,25 @@ class Client:
         self, kind: Kind, namespace: str, labels: str, fields: str, known: dict[str, Object]
     ) -> Generator[Seen, None, str]:
         found: dict[str, Object] = {}
-        version = ""
+        changed: list[Object] = []
+        first, version = not known, ""
         for page in self._pages(kind, namespace, labels, fields):
             version = version_of(page)
             for each in items(page):
+                uid = str(metadata(each).get("uid"))
+                found[uid] = _named(each)
+                if uid in known and version_of(known[uid]) == version_of(each):
+                    continue
                 # Objects of a list do not name their kind.
                 named = {"apiVersion": kind.version, "kind": kind.kind, **each}
-                found[str(metadata(each).get("uid"))] = named
+                if first:  # nothing can have gone: one page at a time is enough to hold
+                    yield Seen("put", named)
+                else:
+                    changed.append(named)
         for uid in known.keys() - found.keys():
-            yield Seen("deleted", known[uid])
-        for uid, each in found.items():
-            if uid not in known or version_of(known[uid]) != version_of(each):
-                yield Seen("put", each)
+            yield Seen("deleted", {"apiVersion": kind.version, "kind": kind.kind, **known[uid]})
+        for each in changed:
+            yield Seen("put", each)
         known.clear()
         known.update(found)
         yield Seen("synced", {"metadata": {"resourceVersion": version}})
@@ -203,7 +211,7 @@ class Client:
                     known.pop(uid, None)
                     yield Seen("deleted", each)
                 elif told["type"] != "BOOKMARK":
-                    known[uid] = each
+                    known[uid] = _named(each)
                     yield Seen("put", each)
         return version
 
@@ -253,6 +261,12 @@ class Client:
 
     def _read(self, path: str) -> Object:
         return self.rest.request("GET", path).json()
+
+
+def _named(each: Object) -> Object:
+    """What is remembered of an object: of ten thousand pods the rest would be much."""
+    kept = ("name", "namespace", "uid", "resourceVersion")
+    return {"metadata": {key: value for key, value in metadata(each).items() if key in kept}}
 
 
 def _ours() -> dict[str, Any]:

@@ -6,6 +6,7 @@ import time
 from typing import Literal, cast
 
 from faultline.api.condition import Condition
+from faultline.api.fault import FaultResourceStatus
 
 
 def put(found: list[Condition], name: str, state: str, reason: str, text: str, now: float) -> None:
@@ -21,6 +22,11 @@ def put(found: list[Condition], name: str, state: str, reason: str, text: str, n
         Condition(type=name, status=status, reason=reason, message=text,
                   last_transition_time=stamp(now))
     )  # fmt: skip
+
+
+def copied(status: FaultResourceStatus) -> FaultResourceStatus:
+    """A status to be changed: what is replaced as a whole is not copied."""
+    return status.model_copy(update={"conditions": [c.model_copy() for c in status.conditions]})
 
 
 def holds(found: list[Condition], name: str) -> bool:

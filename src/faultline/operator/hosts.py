@@ -6,7 +6,7 @@ Everything that all faults want of a host is one write, however many they are.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import ValidationError
 
@@ -35,9 +35,9 @@ class HostObject:
         except ValidationError:
             return None
         name = str(meta["name"])
-        return HostObject(
-            name, str(meta["uid"]), version_of(found), spec, view_of(name, spec, status)
-        )
+        heard = status.observed_generation >= int(meta.get("generation") or 0)
+        view = replace(view_of(name, spec, status), heard=heard)
+        return HostObject(name, str(meta["uid"]), version_of(found), spec, view)
 
 
 def view_of(name: str, spec: HostSpec, status: HostStatus) -> HostView:
@@ -48,7 +48,8 @@ def view_of(name: str, spec: HostSpec, status: HostStatus) -> HostView:
         parts.setdefault(each.owner_uid, []).append(Entry(each, actual.get(each.uid)))
     cannot = {each.fault: each.why for each in status.capabilities if not each.works}
     made = {owner: Part(tuple(entries)) for owner, entries in parts.items()}
-    return HostView(name, halted=spec.halted, parts=made, cannot=cannot)
+    there = sum(each.stage in ("injecting", "active", "recovering") for each in status.actual)
+    return HostView(name, halted=spec.halted, parts=made, open=there, cannot=cannot)
 
 
 def asked(

@@ -81,7 +81,7 @@ def _begin(fault: FaultView, facts: Facts) -> Decision:
         return _refused(fault, facts, resolving.complaint(error), reason)
     if not fault.finalizer:
         return Decision(fault.status, {}, finalizer=True)
-    status = fault.status.model_copy(deep=True)
+    status = conditions.copied(fault.status)
     length = fault.spec.duration.seconds
     status.phase, status.seed, status.size = "injecting", seed, len(found.chosen)
     status.started, status.until = facts.now, facts.now + length
@@ -93,7 +93,7 @@ def _begin(fault: FaultView, facts: Facts) -> Decision:
 
 
 def _refused(fault: FaultView, facts: Facts, why: str, reason: str) -> Decision:
-    status = fault.status.model_copy(deep=True)
+    status = conditions.copied(fault.status)
     status.phase, status.message, status.ended = "refused", why, facts.now
     status.observed_generation = fault.generation
     conditions.put(status.conditions, "Resolved", "False", reason, why, facts.now)
@@ -103,7 +103,7 @@ def _refused(fault: FaultView, facts: Facts, why: str, reason: str) -> Decision:
 def _unready(fault: FaultView, facts: Facts) -> FaultResourceStatus:
     if not facts.unready:
         return fault.status
-    status = fault.status.model_copy(deep=True)
+    status = conditions.copied(fault.status)
     status.message = facts.unready
     conditions.put(status.conditions, "Resolved", "Unknown", "Unread", facts.unready, facts.now)
     return status
@@ -118,7 +118,7 @@ class _Running:
     def __init__(self, fault: FaultView, facts: Facts) -> None:
         self.fault, self.facts, self.now = fault, facts, facts.now
         self.before = fault.status
-        self.status = fault.status.model_copy(deep=True)
+        self.status = conditions.copied(fault.status)
         if fault.spec is None and fault.status.phase == "pending":
             raise Bug(f"{fault.owner} has begun without a spec")
         self.parts = {

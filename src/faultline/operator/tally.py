@@ -107,6 +107,8 @@ class HostView:
     gone: bool = False  # its node does not exist any more
     halted: str = ""
     parts: Mapping[str, Part] = field(default_factory=dict[str, Part])  # by uid of the owner
+    open: int = 0  # faults that it has, whoever wants them
+    heard: bool = True  # whether its agent has acted upon what is asked of it now
     cannot: Mapping[str, str] = field(default_factory=dict[str, str])  # faults, and why not
 
 

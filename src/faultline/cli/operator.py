@@ -1,0 +1,67 @@
+"""`operator`: faults of a Kubernetes cluster, asked of the agents of its nodes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from functools import partial
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from faultline.kubeapi.model import Rest
+
+WRITERS = 4
+
+
+@click.command()
+@click.option(
+    "--kubeconfig", metavar="FILE", help="How the cluster is reached; in a pod not needed."
+)
+@click.option("--context", metavar="NAME", help="Which one of it.")
+@click.option(
+    "--namespace", metavar="NAME", help="Its own, and that of its agents. Default: faultline."
+)
+@click.option("--rate", type=click.FloatRange(1, 10000), default=100, show_default=True,
+              help="Requests a second to the API server, on average.")  # fmt: skip
+@click.option("--lease", type=click.FloatRange(3, 300), default=15, show_default=True,
+              help="Seconds after which another operator takes over from a dead one.")  # fmt: skip
+@click.option("--quiet", is_flag=True, help="Say nothing but warnings.")
+def operator(
+    kubeconfig: str | None, context: str | None, namespace: str | None, rate: float, lease: float,
+    quiet: bool,
+) -> int:  # fmt: skip
+    """Carry out the Faults of a Kubernetes cluster through the agents of its nodes.
+
+    Of several operators one leads; when it dies, another one goes on where it was. On SIGTERM it
+    ends at once and faults go on to their deadlines.
+    """
+    from faultline.operator.app import Operator, Settings
+
+    logging.basicConfig(
+        level=logging.WARNING if quiet else logging.INFO, format="%(asctime)s %(message)s"
+    )
+    connect = partial(connection, kubeconfig, context)
+    own = namespace or os.environ.get("FAULTLINE_NAMESPACE") or "faultline"
+    made = Operator(connect, Settings(own, rate, WRITERS, lease))
+
+    def end(_number: int, _frame: object) -> None:
+        made.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
+    made.run()
+    return 0
+
+
+def connection(kubeconfig: str | None, context: str | None) -> Rest:
+    """In a pod its own account, with nothing but the standard library; else as kubectl has it."""
+    if not kubeconfig and not context and "KUBERNETES_SERVICE_HOST" in os.environ:
+        from faultline.kubeapi.plain import Plain, of_pod
+
+        return Plain(of_pod())
+    from faultline.kubeapi.kubeconfig import connect
+
+    return connect(kubeconfig or "", context or "")

@@ -1,0 +1,312 @@
+"""The operator: watches, decides, writes. One round after the other, so that what a fault has asked
+of its hosts is written before the fault is looked at again.
+
+It keeps nothing that counts in memory: killed and started again, it finds in documents what is to
+be done.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import queue
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from faultline.api.halt import HaltStatus
+from faultline.api.host import Desired, HostSpec
+from faultline.errors import FaultlineError
+from faultline.kubeapi.client import Client
+from faultline.kubeapi.model import ApiError, Rest
+from faultline.operator import halting, writing
+from faultline.operator.caches import Caches, asks
+from faultline.operator.hosts import HostObject, asked
+from faultline.operator.leading import Leader
+from faultline.operator.limiting import Budget, Limited
+from faultline.operator.model import Decision, Facts, Wanted
+from faultline.operator.reading import Reader
+from faultline.operator.reconcile import reconcile
+from faultline.operator.tally import HostView
+from faultline.operator.views import FaultObject, HaltObject
+
+TICK = 1.0  # seconds after which leases and wakes are looked at even if nothing happened
+BETWEEN = 0.3  # seconds between two looks at one fault, unless it was written itself
+STATUS = 2.0  # seconds between two writes of numbers alone
+LONGEST = 60.0  # seconds of a pause after errors
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the operator works."""
+
+    namespace: str = "faultline"  # its own, and that of its agents
+    rate: float = 100.0  # requests a second
+    writers: int = 4  # hosts that are written at the same time
+    lease: float = 15.0  # seconds after which another operator takes over
+
+
+@dataclass(slots=True)
+class Case:
+    """What is remembered of one fault between two looks. None of it counts."""
+
+    due: float = math.inf
+    looked: float = -math.inf
+    took: float = 0.0
+    written: float = -math.inf
+    failures: int = 0
+    asks: bool = False  # whether pods that come and go matter to it
+    wanted: Wanted | None = None  # None until it was looked at
+
+    def at(self, when: float) -> None:
+        """Look at it then, or before."""
+        self.due = min(self.due, when)
+
+
+class Operator:
+    """One operator; one that leads acts, the others wait."""
+
+    def __init__(self, connect: Callable[[], Rest], settings: Settings | None = None) -> None:
+        self.settings = settings or Settings()
+        self.budget = Budget(self.settings.rate, round(self.settings.rate * 2))
+        self.identity = f"{socket.gethostname()}_{os.getpid()}_{secrets.token_hex(3)}"
+        self._connect = lambda: Client(Limited(connect(), self.budget))
+        self._wakes: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
+        self._ending = threading.Event()
+        self._client = self._connect()
+        self._writers: queue.SimpleQueue[Client] = queue.SimpleQueue()
+        own = self.settings.namespace
+        self.caches = Caches(own, Reader(self._client), self._wake)
+        self.leader = Leader(
+            self._connect(), own, self.identity, self.settings.lease, self.settings.lease / 4,
+            lambda: self._wake("leader", ""),
+        )  # fmt: skip
+        self._cases: dict[str, Case] = {}  # by uid of the fault
+        self._dirty: set[str] = set()  # hosts
+        self._led = False
+
+    # ------------------------------------------------------------------ from outside
+
+    def run(self) -> None:
+        """Until `stop`."""
+        writers = [self._connect() for _ in range(self.settings.writers)]
+        for client in writers:
+            self._writers.put(client)
+        self.caches.start(self._connect)
+        self.leader.start()
+        try:
+            with ThreadPoolExecutor(len(writers), "write") as pool:
+                while not self._ending.is_set():
+                    self._gather()
+                    if self.caches.synced:
+                        self._round(pool)
+        finally:
+            self.leader.stop()
+            self.caches.stop()
+            for client in (*writers, self._client):
+                client.close()
+
+    def stop(self) -> None:
+        """End soon. Safe in signal handlers; what is under way is left to the next operator."""
+        self._ending.set()
+        self._wake("stop", "")
+
+    # ------------------------------------------------------------------ what has changed
+
+    def _wake(self, what: str, key: str) -> None:
+        self._wakes.put((what, key))
+
+    def _gather(self) -> None:
+        """Wait for a change, the next due look or a tick, and note what is to be looked at."""
+        now = time.monotonic()
+        due = min((case.due for case in self._cases.values()), default=math.inf)
+        try:
+            self._note(*self._wakes.get(timeout=max(0.0, min(due - now, TICK))))
+            while True:
+                self._note(*self._wakes.get_nowait())
+        except queue.Empty:
+            return
+
+    def _note(self, what: str, key: str) -> None:
+        match what:
+            case "fault":
+                self._due(key, 0.0)
+            case "share":
+                self._due(key, BETWEEN)
+            case "host":
+                self._dirty.add(key)
+            case "pods":
+                for uid, case in self._cases.items():
+                    if case.asks:
+                        self._due(uid, TICK)
+            case "gone":
+                self._cases.pop(key, None)
+                self._dirty |= {
+                    n for n, h in self.caches.hosts.all().items() if key in h.view.parts
+                }
+            case "halt" | "leader" | "node":
+                self._everything()
+            case _:
+                pass
+
+    def _everything(self) -> None:
+        for found in self.caches.faults.all().values():
+            self._due(found.view.uid, 0.0)
+        self._dirty |= self.caches.hosts.all().keys()
+
+    def _due(self, uid: str, apart: float) -> None:
+        """Look at it again, but not sooner than so long after the last look, and not all the time
+        at one that takes long.
+        """
+        case = self._cases.setdefault(uid, Case())
+        pause = _pause(case.failures) if case.failures else max(apart, 4 * case.took)
+        case.at(max(time.monotonic(), case.looked + pause))
+
+    # ------------------------------------------------------------------ a round
+
+    def _round(self, pool: ThreadPoolExecutor) -> None:
+        if not self.leader.leads:
+            self._led = False
+            return
+        if not self._led:
+            self._led = True
+            self._cases.clear()  # others have acted meanwhile
+            self._everything()
+        self.caches.look_at_leases()
+        now = time.monotonic()
+        due = [uid for uid, case in self._cases.items() if case.due <= now]
+        if due or self._dirty:
+            halted = self.caches.halted()
+            known = {found.view.uid: found for found in self.caches.faults.all().values()}
+            if due:
+                self._look(due, known, self.caches.views(), halted)
+            self._write_hosts(pool, known.keys(), "" if halted is None else halted or "halted")
+        self._report_halts()
+
+    def _look(
+        self, due: Collection[str], known: Mapping[str, FaultObject],
+        views: dict[str, HostView], halted: str | None,
+    ) -> None:  # fmt: skip
+        for uid in due:
+            fault, case = known.get(uid), self._cases[uid]
+            if fault is None:
+                del self._cases[uid]
+                continue
+            case.looked, case.due = time.monotonic(), math.inf
+            try:
+                self._one(fault, case, views, halted)
+                case.failures = 0
+            except FaultlineError as error:
+                self._failed(fault, case, error)
+            if not self.leader.leads:
+                return
+
+    def _one(
+        self, fault: FaultObject, case: Case, views: dict[str, HostView], halted: str | None
+    ) -> None:
+        view, client = fault.view, self._client
+        case.asks = asks(view)
+        cluster, unready = self.caches.cluster(view, views)
+        decision = reconcile(view, Facts(time.time(), views, cluster, halted, unready))
+        case.took = time.monotonic() - case.looked
+        self._want(case, decision.wanted)
+        case.at(case.looked + max(decision.wake, 0.05))
+        if decision.finalizer and not view.finalizer:
+            self.caches.faults.put(writing.finalizer(client, fault, there=True))
+        elif decision.status != view.status and self._worth(fault, case, decision):
+            case.written = case.looked
+            for notice in decision.notices:
+                writing.event(client, view, notice, self.identity)
+            self.caches.faults.put(writing.status(client, fault, decision))
+        elif view.finalizer and not decision.finalizer:
+            self.caches.faults.put(writing.finalizer(client, fault, there=False))
+
+    def _worth(self, fault: FaultObject, case: Case, decision: Decision) -> bool:
+        """Numbers that grow are written from time to time, whatever else has changed at once."""
+        old, new = fault.view.status, decision.status
+        if (old.phase, old.effect, old.ended) != (new.phase, new.effect, new.ended):
+            return True
+        states = [[each.status for each in one.conditions] for one in (old, new)]
+        if decision.notices or states[0] != states[1]:
+            return True
+        case.at(max(case.looked + 0.05, case.written + STATUS))
+        return case.looked >= case.written + STATUS
+
+    def _want(self, case: Case, now: Wanted) -> None:
+        """Hosts of which something else is wanted now are written in this round."""
+        before, case.wanted = case.wanted, now
+        if before is None:
+            self._dirty |= self.caches.hosts.all().keys()
+            return
+        self._dirty |= {
+            name for name in before.keys() | now.keys() if before.get(name) != now.get(name)
+        }
+
+    def _failed(self, fault: FaultObject, case: Case, error: FaultlineError) -> None:
+        passing = isinstance(error, ApiError) and error.reason in ("Conflict", "NotFound")
+        case.failures = 1 if passing else case.failures + 1
+        case.at(case.looked + _pause(case.failures))
+        if not passing:
+            _log.warning("%s: %s", fault.view.owner, error.message)
+
+    # ------------------------------------------------------------------ hosts
+
+    def _write_hosts(self, pool: ThreadPoolExecutor, known: Collection[str], halted: str) -> None:
+        dirty, self._dirty = self._dirty, set()
+        wanted = {uid: case.wanted for uid, case in self._cases.items() if case.wanted is not None}
+        due: list[HostObject] = []
+        specs: list[HostSpec] = []
+        for name in dirty:
+            host = self.caches.hosts.get(name)
+            if host is None:
+                continue
+            here: dict[str, Mapping[str, Desired]] = {
+                uid: entries.get(name, {})
+                for uid, entries in wanted.items()
+                if name in entries or uid in host.view.parts
+            }
+            spec = asked(host.spec, here, known, halted)
+            if spec != host.spec:
+                due.append(host)
+                specs.append(spec)
+        self._dirty |= {name for name in pool.map(self._write_host, due, specs) if name}
+
+    def _write_host(self, host: HostObject, spec: HostSpec) -> str:
+        """Its name, if it must be tried again."""
+        if not self.leader.leads:
+            return host.name
+        client = self._writers.get()
+        try:
+            self.caches.hosts.put(writing.host(client, host, spec))
+        except ApiError as error:
+            if error.reason not in ("Conflict", "NotFound"):
+                _log.warning("%s: %s", host.name, error.message)
+            return "" if error.reason == "NotFound" else host.name
+        finally:
+            self._writers.put(client)
+        return ""
+
+    # ------------------------------------------------------------------ halts
+
+    def _report_halts(self) -> None:
+        for halt in self.caches.halts.all().values():
+            told = halting.status(halt, self.caches.views().values(), time.time())
+            if told != halt.status:
+                self._write_halt(halt, told)
+
+    def _write_halt(self, halt: HaltObject, told: HaltStatus) -> None:
+        try:
+            self.caches.halts.put(writing.halt(self._client, halt, told))
+        except ApiError as error:
+            if error.reason not in ("Conflict", "NotFound"):
+                _log.warning("Halt %s: %s", halt.name, error.message)
+
+
+def _pause(failures: int) -> float:
+    return min(LONGEST, 0.25 * 2 ** min(failures, 10))

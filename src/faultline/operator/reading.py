@@ -1,0 +1,99 @@
+"""What is read of a cluster only where a selector asks for it: owners, endpoints, Leases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import cast
+
+from faultline.kubeapi.client import Client
+from faultline.kubeapi.model import ApiError, Kind, Object, metadata
+from faultline.operator.cluster import Owner, Pod, owner_of
+from faultline.operator.leading import LEASES
+
+ENDPOINTS = Kind("Endpoints", "endpoints", "v1")
+OWNERS = {
+    "ReplicaSet": Kind("ReplicaSet", "replicasets", "apps/v1"),
+    "Job": Kind("Job", "jobs", "batch/v1"),
+}
+FEW = 5
+"""Owners that are read one by one; of more the whole namespace is listed."""
+
+
+@dataclass
+class Extras:
+    """What was read."""
+
+    owners: dict[str, Owner] = field(default_factory=dict[str, Owner])
+    endpoints: dict[str, frozenset[str]] = field(default_factory=dict[str, frozenset[str]])
+    leases: dict[str, str] = field(default_factory=dict[str, str])
+
+
+class Reader:
+    """Reads it. Owners are kept: to whom a ReplicaSet belongs does not change."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._owners: dict[str, Owner | None] = {}
+
+    def read(self, needs: Iterable[str], pods: Iterable[Pod]) -> Extras:
+        """What is needed; raises ApiError."""
+        extras = Extras()
+        for need in needs:
+            what, _, path = need.partition(":")
+            space, _, name = path.partition("/")
+            if what == "owners":
+                self._read_owners(pods)
+                extras.owners = {uid: own for uid, own in self._owners.items() if own is not None}
+            elif what == "endpoints":
+                extras.endpoints[path] = self._behind(space, name)
+            elif what == "lease":
+                extras.leases[path] = self._holder(space, name)
+        return extras
+
+    def _read_owners(self, pods: Iterable[Pod]) -> None:
+        missing: dict[tuple[str, str], dict[str, str]] = {}
+        seen: set[str] = set()
+        for pod in pods:
+            owner = pod.owner
+            if owner is None or owner.kind not in OWNERS:
+                continue
+            seen.add(owner.uid)
+            if owner.uid not in self._owners:
+                missing.setdefault((pod.namespace, owner.kind), {})[owner.uid] = owner.name
+        self._owners = {uid: own for uid, own in self._owners.items() if uid in seen}
+        for (space, kind), wanted in missing.items():
+            if len(wanted) > FEW:
+                found = {
+                    str(metadata(each)["uid"]): owner_of(each)
+                    for each in self._client.every(OWNERS[kind], space)
+                }
+                self._owners |= {uid: found.get(uid) for uid in wanted}
+                continue
+            for uid, name in wanted.items():
+                made = self._get(OWNERS[kind], space, name)
+                same = made is not None and metadata(made).get("uid") == uid
+                self._owners[uid] = owner_of(made) if made is not None and same else None
+
+    def _behind(self, space: str, name: str) -> frozenset[str]:
+        found = self._get(ENDPOINTS, space, name) or {}
+        uids: set[str] = set()
+        for subset in cast("list[Object]", found.get("subsets") or []):
+            for part in ("addresses", "notReadyAddresses"):
+                for each in cast("list[Object]", subset.get(part) or []):
+                    target = cast(Object, each.get("targetRef") or {})
+                    uids.add(str(target.get("uid")))
+        return frozenset(uids)
+
+    def _holder(self, space: str, name: str) -> str:
+        found = self._get(LEASES, space, name) or {}
+        spec = cast(Object, found.get("spec") or {})
+        return str(spec.get("holderIdentity") or "")
+
+    def _get(self, kind: Kind, space: str, name: str) -> Object | None:
+        try:
+            return self._client.get(kind, name, space)
+        except ApiError as error:
+            if error.reason == "NotFound":
+                return None
+            raise

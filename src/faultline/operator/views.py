@@ -1,0 +1,128 @@
+"""Objects of the API server as the operator keeps them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, cast
+
+from pydantic import ValidationError
+
+from faultline.api.document import problems_of
+from faultline.api.fault import FaultResourceStatus
+from faultline.api.halt import HaltSpec, HaltStatus
+from faultline.api.targets import AimedFaultSpec
+from faultline.errors import UnknownName
+from faultline.injection import registry
+from faultline.kubeapi.model import Object, metadata, version_of
+from faultline.operator.model import FaultView
+
+FINALIZER = "faultline.dev/undo"
+AGENT = "agent-"  # what the name of an agent's Lease begins with; the rest is its host
+
+
+@dataclass(frozen=True, slots=True)
+class FaultObject:
+    """A Fault: what the reconciler sees, and what a write of it needs."""
+
+    view: FaultView
+    version: str
+    spec: Object
+    finalizers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HaltObject:
+    """A Halt."""
+
+    name: str
+    uid: str
+    version: str
+    spec: HaltSpec
+    status: HaltStatus
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseSeen:
+    """The Lease of an agent: when it was last renewed, by our own clock."""
+
+    at: float
+    lasts: float
+    held: bool
+
+    def alive(self, now: float) -> bool:
+        return self.held and now - self.at < self.lasts
+
+
+def fault_of(found: Object) -> FaultObject:
+    """A Fault, also one that says nothing that can be done."""
+    meta = metadata(found)
+    spec, problem = _spec(cast(Object, found.get("spec") or {}))
+    finalizers = tuple(cast("list[str]", meta.get("finalizers") or []))
+    view = FaultView(
+        namespace=str(meta["namespace"]),
+        name=str(meta["name"]),
+        uid=str(meta["uid"]),
+        generation=int(meta.get("generation") or 0),
+        deleting=bool(meta.get("deletionTimestamp")),
+        finalizer=FINALIZER in finalizers,
+        spec=spec,
+        problem=problem,
+        status=_status(found),
+    )
+    return FaultObject(view, version_of(found), cast(Object, found.get("spec") or {}), finalizers)
+
+
+def _spec(given: Object) -> tuple[AimedFaultSpec | None, str]:
+    try:
+        spec = AimedFaultSpec.model_validate(given)
+    except ValidationError as error:
+        return None, "; ".join(f"spec.{one}" for one in problems_of(error, given))
+    problem = _problem(spec)
+    return (None, problem) if problem else (spec, "")
+
+
+def _problem(spec: AimedFaultSpec) -> str:
+    """What the registry of faults says against it."""
+    try:
+        model = _params(spec.fault)
+        model.model_validate(spec.params)
+    except UnknownName as error:
+        return f"spec.fault: {error.message}; {error.hint}"
+    except ValidationError as error:
+        return "; ".join(f"spec.params.{one}" for one in problems_of(error, spec.params))
+    return ""
+
+
+@cache
+def _params(fault: str) -> Any:
+    return registry.get(fault).params_type()
+
+
+def _status(found: Object) -> FaultResourceStatus:
+    try:
+        return FaultResourceStatus.model_validate(found.get("status") or {})
+    except ValidationError:  # of another version: what hosts have is found there
+        return FaultResourceStatus()
+
+
+def halt_of(found: Object) -> HaltObject | None:
+    """A Halt; none while it is being deleted."""
+    meta = metadata(found)
+    if meta.get("deletionTimestamp"):
+        return None
+    try:
+        spec = HaltSpec.model_validate(found.get("spec") or {})
+        status = HaltStatus.model_validate(found.get("status") or {})
+    except ValidationError:  # whatever it says, it is a halt
+        spec, status = HaltSpec(), HaltStatus()
+    return HaltObject(str(meta["name"]), str(meta["uid"]), version_of(found), spec, status)
+
+
+def lease_of(found: Object, clock: Callable[[], float] = time.monotonic) -> LeaseSeen:
+    """The Lease of an agent, seen now."""
+    spec = cast(Object, found.get("spec") or {})
+    lasts = float(spec.get("leaseDurationSeconds") or 15)
+    return LeaseSeen(clock(), lasts, bool(spec.get("holderIdentity")))

@@ -1,0 +1,157 @@
+"""The operator against a real API server: from a Fault to hosts and back, and what goes wrong."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from tests.kube.operator.conftest import FAULTS, HALTS, HOSTS, NODES, PODS, VERSION, Bench, until
+
+from faultline.kubeapi.model import metadata
+
+pytestmark = pytest.mark.needs_apiserver
+
+
+def test_a_fault_is_asked_for_measured_undone_and_forgotten(bench: Bench) -> None:
+    bench.operate()
+    bench.apply("delay", duration="3s")
+    active = bench.phase("delay", "active")
+    assert active["counts"]["targets"] == 6
+    until(lambda: bench.status("delay").get("effect") == "effective")
+    assert {each["owner"] for each in bench.desired()} == {f"Fault/{bench.namespace}/delay"}
+    assert (bench.get("delay") or {})["metadata"]["finalizers"] == ["faultline.dev/undo"]
+    ended = bench.phase("delay", "ended")
+    assert (ended["end"], ended["counts"]["recovered"]) == ("recovered", 6)
+    until(lambda: not bench.desired())
+    until(lambda: not (bench.get("delay") or {})["metadata"].get("finalizers"))
+    states = {each["type"]: each["status"] for each in ended["conditions"]}
+    assert states == dict.fromkeys(("Resolved", "Injected", "Effective", "Recovered"), "True")
+    assert all(each["lastTransitionTime"] for each in ended["conditions"])
+    assert {"Resolved", "Effective", "Recovered"} <= bench.events().keys()
+    bench.client.delete(FAULTS, "delay", bench.namespace)
+    assert bench.get("delay") is None
+
+
+def test_deleting_it_undoes_it_at_once(bench: Bench) -> None:
+    bench.operate()
+    bench.apply("delay", selector={"pods": {"names": ["web-*-0"]}, "mode": "fixed", "count": 2})
+    bench.phase("delay", "active")
+    assert bench.agents is not None
+    assert bench.agents.suffering() == 2
+    bench.client.delete(FAULTS, "delay", bench.namespace)
+    until(lambda: bench.get("delay") is None)
+    assert bench.agents.suffering() == 0
+    assert bench.desired() == []
+    assert "Recovered" in bench.events()
+
+
+def test_what_cannot_be_is_refused_and_says_why(bench: Bench) -> None:
+    bench.operate()
+    bench.apply("typo", fault="network.dealy")
+    bench.apply("empty", selector={"pods": {"labels": {"app": "nobody"}}})
+    bench.apply("params", params={"latency": "100"})
+    assert "did you mean delay" in bench.phase("typo", "refused")["message"]
+    assert "none of the pods fits" in bench.phase("empty", "refused")["message"]
+    assert "spec.params.latency" in bench.phase("params", "refused")["message"]
+    # What was refused may be mended.
+    change = {"spec": {"selector": {"pods": {"labels": {"app": "web"}}}}}
+    bench.client.patch(FAULTS, "empty", change, namespace=bench.namespace)
+    until(lambda: bench.status("empty").get("phase") == "active")
+
+
+def test_an_operator_that_dies_is_replaced_and_nothing_is_asked_twice(bench: Bench) -> None:
+    first = bench.operate()
+    bench.apply("delay")
+    bench.phase("delay", "active")
+    uids = {each["uid"] for each in bench.desired()}
+    second = bench.operate()
+    time.sleep(0.5)
+    assert (first.leader.leads, second.leader.leads) == (True, False)
+    first.stop()
+    until(lambda: second.leader.leads, "the second leads")
+    bench.apply("more", selector={"pods": {"labels": {"app": "web"}}, "mode": "one"})
+    bench.phase("more", "active")
+    assert uids < {each["uid"] for each in bench.desired()}
+    for name in ("delay", "more"):
+        bench.client.delete(FAULTS, name, bench.namespace)
+    until(lambda: bench.get("delay") is None and bench.get("more") is None)
+    assert bench.desired() == []
+
+
+def test_a_host_that_is_lost_keeps_no_fault_from_being_deleted(bench: Bench) -> None:
+    bench.operate()
+    bench.apply("delay")
+    bench.phase("delay", "active")
+    assert bench.agents is not None
+    lost = bench.node(1)
+    bench.agents.hosts[lost].silent = True
+    bench.client.delete(NODES, lost)
+    begun = time.monotonic()
+    bench.client.delete(FAULTS, "delay", bench.namespace)
+    until(lambda: bench.get("delay") is None)
+    assert time.monotonic() - begun < 10
+    assert "NodeGone" in bench.events()
+    assert "1 hosts lost" in bench.events()["NodeGone"]
+    assert bench.desired() == [], "what is not wanted is undone when it comes back"
+
+
+def test_a_halt_stops_everything_and_refuses_what_is_new(bench: Bench) -> None:
+    bench.operate()
+    bench.apply("delay")
+    bench.phase("delay", "active")
+    halt = {"apiVersion": VERSION, "kind": "Halt", "metadata": {"name": "stop"},
+            "spec": {"reason": "the shop is down"}}  # fmt: skip
+    bench.client.create(HALTS, halt)
+    assert "the shop is down" in bench.phase("delay", "ended")["message"]
+    assert bench.agents is not None
+    assert bench.agents.suffering() == 0
+    told = until(lambda: (bench.client.get(HALTS, "stop").get("status") or {}).get("undone"))
+    assert told
+    bench.apply("late")
+    assert "the shop is down" in bench.phase("late", "refused")["message"]
+    bench.client.delete(HALTS, "stop")
+    until(lambda: not any(h.halted for h in bench.agents.hosts.values()))  # type: ignore[union-attr]
+    bench.apply("after")
+    bench.phase("after", "active")
+
+
+def test_a_set_that_is_topped_up_takes_a_new_pod(bench: Bench) -> None:
+    bench.operate()
+    everything = {"pods": {"labels": {"app": "web"}}, "mode": "all", "live": "top-up"}
+    bench.apply("delay", selector=everything)
+    bench.phase("delay", "active")
+    bench.pod("web-new", bench.node(0), app="web")
+    until(lambda: bench.status("delay")["counts"]["effective"] == 7)
+
+
+def test_what_belongs_to_others_stays_and_what_belongs_to_nobody_goes(bench: Bench) -> None:
+    bench.operate()
+    bench.apply("delay")
+    bench.phase("delay", "active")
+    entry = next(each for each in bench.desired())
+    of_run = {**entry, "uid": "of-a-run", "owner": "Run/shop/r", "ownerUid": "another"}
+    orphan = {**entry, "uid": "of-nobody", "ownerUid": "gone-for-ever"}
+
+    def put() -> bool:
+        name = bench.node(0)
+        host = bench.client.get(HOSTS, name)
+        desired = [*host["spec"]["desired"], of_run, orphan]
+        bench.client.patch(HOSTS, name, {"spec": {"desired": desired}})
+        return True
+
+    put()
+    until(lambda: "of-nobody" not in {each["uid"] for each in bench.desired()})
+    assert "of-a-run" in {each["uid"] for each in bench.desired()}
+
+
+def test_pods_of_the_system_and_what_is_protected_are_spared(bench: Bench) -> None:
+    bench.operate()
+    name = f"web-{bench.node(0)}-0"
+    change = {"metadata": {"annotations": {"faultline.dev/protect": "true"}}}
+    bench.client.patch(PODS, name, change, namespace=bench.namespace)
+    bench.apply("delay")
+    bench.phase("delay", "active")
+    hit = {each["pod"]["name"] for each in bench.desired()}
+    assert len(hit) == 5
+    assert name not in hit
+    assert metadata(bench.get("delay") or {})["generation"] == 1
