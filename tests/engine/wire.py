@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from faultline.stores.model import Claimed, Event, Filter, Lease, Stale, StoreFailed, Summary
 
 if TYPE_CHECKING:
-    from tests.engine.cluster import Replica
+    from tests.engine.replica import Replica
 
 T = TypeVar("T")
 LAG = 2.0
