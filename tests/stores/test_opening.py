@@ -44,6 +44,8 @@ def test_the_store_is_what_is_named_else_the_variable_else_in_the_state_folder(
         (f"postgresql://me:{SECRET}@[::1/none", UsageError),
         (f"mysql://me:{SECRET}@host/none", UsageError),
         ("/proc/none/resources.db", UsageError),
+        ("kube://team/run?x=y", UsageError),
+        ("kube://team?kubeconfig=/proc/none", StoreFailed),
     ],
 )
 def test_what_cannot_be_opened_is_told_without_the_password(

@@ -306,6 +306,10 @@ class Cache:
                     return  # overtaken: the watcher looks again, and is told
                 if not self._more(place, timeout):
                     return
-                found = [event for number, event in self._log if number >= place]
+                found: list[Event] = []
+                for number, event in reversed(self._log):
+                    if number < place:
+                        break
+                    found.append(event)
                 place = self._place
-            yield from found
+            yield from reversed(found)
