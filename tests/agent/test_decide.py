@@ -158,3 +158,43 @@ def test_since_when_is_kept() -> None:
     world.passes(5)
     made = decide(world.server, world.status, world.facts())
     assert made.status["conditions"] == before
+
+
+def test_nothing_is_done_before_the_journal_has_been_read() -> None:
+    world = begun()
+    world.dies()
+    world.starts()
+    world.hears()
+    assert not world.decides()
+    assert world.status["actual"][0]["stage"] == "active"
+    world.looks()
+    assert not world.decides()
+
+
+def test_what_comes_too_late_does_not_begin() -> None:
+    world = World()
+    world.ask("a", duration="60s")
+    world.passes(61)
+    world.settles()
+    assert world.entry("a")["stage"] == "refused"
+    assert "duration" in world.entry("a")["error"]
+    assert not world.injected
+
+
+def test_the_agent_undoes_too_when_the_lease_is_over() -> None:
+    world = begun()
+    world.ask("b", survives=True)
+    world.settles()
+    made = decide(world.server, world.status, replace(world.facts(), lease=False))
+    assert [(each.verb, each.uid) for each in made.actions] == [("recover", "a")]
+    ready = next(each for each in made.status["conditions"] if each["type"] == "Ready")
+    assert ready["reason"] == "NoLease"
+
+
+def test_without_a_lease_nothing_begins() -> None:
+    world = World()
+    world.ask("a")
+    world.hears()
+    world.looks()
+    assert not world.decides()
+    assert "cannot be reached" in world.status["actual"][0]["error"]

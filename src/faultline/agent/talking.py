@@ -22,7 +22,9 @@ from faultline.kubeapi.plain import Access, Plain
 
 HOSTS = Kind("Host", "hosts", "faultline.dev/v1alpha1", namespaced=False)
 LEASES = Kind("Lease", "leases", "coordination.k8s.io/v1")
-BETWEEN = 1.0  # seconds between two writes of the status
+BETWEEN = 1.0  # seconds between two writes of the status, in the long run
+BURST = 5  # writes that may come sooner after one another, when there were none for a while
+GATHER = 0.05  # seconds in which what changes together is gathered into one write
 LONGEST = 30.0  # seconds of a pause after errors
 
 Say = Callable[[str], None]
@@ -90,8 +92,21 @@ class Watcher:
                 raise
 
 
+class Budget:
+    """How often something may be done: BURST times at once, then every BETWEEN seconds."""
+
+    def __init__(self) -> None:
+        self._free_at = 0.0  # when the budget is whole again
+
+    def spend(self) -> float:
+        """Take one; the seconds to wait before it may be used."""
+        now = time.monotonic()
+        self._free_at = max(self._free_at, now) + BETWEEN
+        return max(0.0, self._free_at - now - BURST * BETWEEN)
+
+
 class Writer:
-    """What the host suffers: only what has changed, at most once a second."""
+    """What the host suffers: only what has changed, and not more often than there is budget for."""
 
     def __init__(self, access: Access, node: str, say: Say) -> None:
         self._client = Client(Plain(access))
@@ -129,15 +144,20 @@ class Writer:
             self._changed.notify()
 
     def run(self) -> None:
-        pauses = Pauses()
+        pauses, budget = Pauses(), Budget()
         while not self._stopping:
             with self._changed:
-                while not (due := self._due()) and not self._stopping:
+                while not self._due() and not self._stopping:
                     self._changed.wait()
+            time.sleep(GATHER + budget.spend())
+            with self._changed:
+                due = self._due()
             if not due:
-                return
+                continue
             try:
-                self._client.patch(HOSTS, self._node, {"status": due}, part="status")
+                # An empty text would be taken for null by servers of 1.20, and then refused.
+                change = {k: v if v != "" else None for k, v in due.items()}
+                self._client.patch(HOSTS, self._node, {"status": change}, part="status")
             except ApiError as error:
                 if error.reason != "NotFound":  # it is just being made again
                     self._say(f"what is cannot be written: {error.message}")
@@ -146,7 +166,6 @@ class Writer:
             pauses.ended()
             with self._changed:
                 self._sent.update(due)
-            time.sleep(BETWEEN)
 
 
 class Renewer:

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.kube.conftest import Server
+from tests.kube.apiserver import Server
 
+from faultline.changes.keepers import dismiss
 from faultline.changes.store import open_store
 from faultline.injection.recovery import Recovery
 from faultline.kube.crds import crd
@@ -110,7 +111,17 @@ class Crew:
             pytest.fail(words(), pytrace=False)
 
     def measured(self, uid: str) -> Document:
-        return until(lambda: (e := self.actual(uid)).get("effect") == "effective" and e)
+        """Its entry as soon as its effect was measured."""
+
+        def there() -> Document:
+            entry = self.actual(uid)
+            return entry if entry.get("effect") == "effective" else {}
+
+        try:
+            return until(there, 40.0)
+        except pytest.fail.Exception:
+            told = f"{uid}: {self.actual(uid)}\n{self.log.read_text()[-3000:]}"
+            pytest.fail(told, pytrace=False)
 
     def records(self) -> dict[str, Any]:
         with Recovery(self.state) as recovery:
@@ -170,6 +181,7 @@ def crew(prepared: Server, tmp_path: Path) -> Generator[Crew]:
     if made.state.exists():
         with Recovery(made.state) as recovery:
             recovery.recover_all()
+            dismiss(recovery.store)  # they would wait for a while
         until(lambda: not keepers(made.state), words="keepers did not end")
         shutil.rmtree(open_store(made.state).run, ignore_errors=True)
     made.client.close()

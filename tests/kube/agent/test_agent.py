@@ -187,7 +187,7 @@ def test_halted_and_deleted(crew: Crew, victim: int) -> None:
     )
     assert crew.stage("halt-1", "ended")["end"] == "recovered"
     assert "a drill went wrong" in crew.stage("halt-2", "refused")["error"]
-    crew.want(entry("halt-3", "process.stop", pid=victim), halted="")
+    crew.want(entry("halt-3", "process.stop", pid=victim), halted=None)
     crew.measured("halt-3")
     crew.client.delete(HOSTS, crew.node)
     until(lambda: state_of(victim) != "T", words="nobody wants it any more")
