@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from faultline.changes.model import End
-from faultline.cli import ahead, follow, options, output, records, target
+from faultline.cli import ahead, clusterplan, follow, options, output, records, target
 from faultline.cli.naming import Suggesting
 from faultline.cli.session import state_folder, write
 from faultline.errors import InvalidDocument, InvalidParameter, UnknownName
@@ -282,7 +282,12 @@ inject = _Families(
     "UID`. Ctrl-C before that undoes it.",
 )
 plan = _Families(
-    "plan", help="Show what a fault would change, and how it would be undone. Touches nothing."
+    "plan",
+    help="Show what a fault would change, and how it would be undone. Touches nothing.\n\n"
+    "With -f: whom a Fault would hit in a Kubernetes cluster.",
+    invoke_without_command=True,
+    params=[make() for make in clusterplan.OPTIONS],
+    callback=click.pass_context(clusterplan.called),
 )
 
 

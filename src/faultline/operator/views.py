@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
-from faultline.api.document import problems_of
+from faultline.api.document import Problem, problems_of
 from faultline.api.fault import FaultResourceStatus
 from faultline.api.halt import HaltSpec, HaltStatus
 from faultline.api.targets import AimedFaultSpec
@@ -76,24 +76,33 @@ def fault_of(found: Object) -> FaultObject:
 
 
 def _spec(given: Object) -> tuple[AimedFaultSpec | None, str]:
+    spec, problems = read(given)
+    return spec, "; ".join(map(str, problems))
+
+
+def read(given: object) -> tuple[AimedFaultSpec | None, list[Problem]]:
+    """What a Fault asks for, or everything that is wrong with it; paths begin with `spec`."""
     try:
         spec = AimedFaultSpec.model_validate(given)
     except ValidationError as error:
-        return None, "; ".join(f"spec.{one}" for one in problems_of(error, given))
-    problem = _problem(spec)
-    return (None, problem) if problem else (spec, "")
+        found = problems_of(error, given)
+        return None, [Problem(f"spec.{one.path}", one.expected, one.given) for one in found]
+    problems = _problems(spec)
+    return (None if problems else spec), problems
 
 
-def _problem(spec: AimedFaultSpec) -> str:
+def _problems(spec: AimedFaultSpec) -> list[Problem]:
     """What the registry of faults says against it."""
     try:
-        model = _params(spec.fault)
-        model.model_validate(spec.params)
+        _params(spec.fault).model_validate(spec.params)
     except UnknownName as error:
-        return f"spec.fault: {error.message}; {error.hint}"
+        return [Problem("spec.fault", f"{error.message}; {error.hint}")]
     except ValidationError as error:
-        return "; ".join(f"spec.params.{one}" for one in problems_of(error, spec.params))
-    return ""
+        return [
+            Problem(f"spec.params.{one.path}", one.expected, one.given)
+            for one in problems_of(error, spec.params)
+        ]
+    return []
 
 
 @cache

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
+import yaml
 from tests.kube.operator.conftest import FAULTS, HALTS, HOSTS, NODES, PODS, VERSION, Bench, until
 
 from faultline.kubeapi.model import metadata
@@ -155,3 +161,47 @@ def test_pods_of_the_system_and_what_is_protected_are_spared(bench: Bench) -> No
     assert len(hit) == 5
     assert name not in hit
     assert metadata(bench.get("delay") or {})["generation"] == 1
+
+
+# ---------------------------------------------------------------------------- plan
+
+
+def test_a_plan_shows_whom_a_fault_would_hit_and_who_suffers_with_them(
+    bench: Bench, tmp_path: Path
+) -> None:
+    budget = {
+        "apiVersion": "policy/v1beta1", "kind": "PodDisruptionBudget", "metadata": {"name": "web"},
+        "spec": {"minAvailable": 5, "selector": {"matchLabels": {"app": "web"}}},
+    }  # fmt: skip
+    path = f"/apis/policy/v1beta1/namespaces/{bench.namespace}/poddisruptionbudgets"
+    bench.client.rest.request("POST", path, None, budget).json()
+    cannot = {"capabilities": [{"fault": "network.delay", "works": False, "why": "no netem"}]}
+    bench.client.patch(HOSTS, bench.node(2), {"status": cannot}, part="status")
+    document = {
+        "apiVersion": VERSION, "kind": "Fault",
+        "metadata": {"name": "slow", "namespace": bench.namespace},
+        "spec": {"fault": "network.delay", "params": {"latency": "100ms"},
+                 "selector": {"pods": {"labels": {"app": "web"}}, "mode": "all"}},
+    }  # fmt: skip
+    file = tmp_path / "fault.yaml"
+    file.write_text(yaml.safe_dump(document))
+
+    def said(*words: str) -> str:
+        command = [sys.executable, "-m", "faultline.cli.main", "plan", "-f", str(file),
+                   "--kubeconfig", str(bench.server.kubeconfig()), *words]  # fmt: skip
+        env = {**os.environ, "FAULTLINE_NAMESPACE": bench.own,
+               "PYTHONPATH": str(Path(__file__).parents[3] / "src")}  # fmt: skip
+        return subprocess.run(command, check=True, capture_output=True, text=True, env=env).stdout
+
+    told = json.loads(said("--format", "json"))
+    uids = {str(metadata(each)["uid"]) for each in bench.client.every(PODS, bench.namespace)}
+    targets = [target for node in told["nodes"] for target in node["targets"]]
+    assert {each["uid"] for each in targets} == uids
+    assert [node["works"] for node in told["nodes"]] == [True, True, False]
+    assert (told["budgets"][0]["targets"], told["budgets"][0]["allowed"]) == (6, 0)
+    assert any("no netem" in warning for warning in told["warnings"])
+    assert any("can bear 0 of 6" in warning for warning in told["warnings"])
+    text = said()
+    assert "6 of 6 pods" in text
+    assert "nothing was touched" in text
+    assert bench.desired() == []
