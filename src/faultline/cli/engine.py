@@ -76,8 +76,8 @@ def engine(
         level=logging.WARNING if quiet else logging.INFO, format="%(asctime)s %(message)s"
     )
     _make_room(at_once)
-    opened = partial(Runs, state_folder(), store=store_place())
-    keeper = Manager(partial(opened, cached=True), None if quiet else _tell, at_once)
+    opened = partial(Runs, state_folder(), store=store_place(), cached=True)
+    keeper = Manager(opened, None if quiet else _tell, at_once)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _ended_by(keeper))
     if listen is None:

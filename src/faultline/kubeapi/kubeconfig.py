@@ -7,6 +7,7 @@ https://kubernetes.io/docs/concepts/configuration/organize-cluster-access-kubeco
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import subprocess
@@ -40,6 +41,7 @@ def connect(kubeconfig: str = "", context: str = "") -> Rest:
     except (*failed, YAMLError, TypeError, AttributeError, AssertionError) as error:
         raise ApiError(0, "NoCluster", f"no cluster can be reached: {_said(error)}") from error
     http: Any = vars(client_adapter)["httpx"]  # its own name for httpx2
+    logging.getLogger(http.__name__).setLevel(logging.WARNING)  # it tells of every request
     return Adapted(made, config.namespace, (http.HTTPError, http.InvalidURL, *failed))
 
 

@@ -18,6 +18,7 @@ from faultline.stores import kube_documents as objects
 from faultline.stores.kube_calls import kind_of, translate, translated
 from faultline.stores.kube_leases import fenced
 from faultline.stores.kube_reading import Reading, model_of
+from faultline.stores.kube_rows import bare_status
 from faultline.stores.kube_series import Kept
 from faultline.stores.model import Claimed, Fenced, Filter, Lease, R, Stale, kind_name
 
@@ -51,7 +52,7 @@ class KubeStore(Reading):
         kind, name = kind_of(type(resource)), resource.metadata.name
         spec, (status, series) = objects.spec_parts(resource), objects.status_parts(resource)
         # A status is written apart; what has none yet may be taken up by an engine at once.
-        told = status if status != _bare(type(resource)) or series else None
+        told = status if status != bare_status(kind.kind) or series else None
         if told is not None:
             marks = {**marks, objects.INCOMPLETE: "1"}
         made = objects.new(resource, spec, marks)
@@ -235,13 +236,6 @@ class KubeStore(Reading):
             del self.held[lease.uid]
         with translated(lease.kind, lease.name):
             kube_claims.release(self, lease)
-
-
-def _bare(kind: type[Resource]) -> Object | None:
-    """The status of a document that nobody has written any in, without its series."""
-    found = kind.model_fields.get("status")
-    status: Any = None if found is None else found.get_default(call_default_factory=True)
-    return None if status is None else objects.sparse(status, status.to_json())
 
 
 def _check(resource: Resource, raw: Object) -> None:

@@ -12,14 +12,15 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from faultline.kubeapi.client import Client
 from faultline.kubeapi.model import ApiError, Kind, Object, metadata
 from faultline.stores import summaries
 from faultline.stores.kube_calls import translate
-from faultline.stores.kube_documents import Row, row, version_of
+from faultline.stores.kube_documents import version_of
+from faultline.stores.kube_rows import Row, row
 from faultline.stores.kube_watch import PARTING
 from faultline.stores.model import Event, Filter, StoreFailed
 from faultline.stores.series import has_some
@@ -204,6 +205,10 @@ class Known:
             self.complete.set()
 
 
+_shared: dict[Hashable, Cache] = {}
+_sharing = threading.Lock()
+
+
 class Cache:
     """All kinds that somebody has asked for, and what happened to them in order."""
 
@@ -216,10 +221,28 @@ class Cache:
         self._changed = threading.Condition()
         self._log: deque[tuple[int, Event]] = deque(maxlen=KEPT_EVENTS)
         self._place = 0  # events that were ever told
+        self._users = 0  # that share it
         self.ending = threading.Event()
         self.latest = 0  # the latest version that was told, of any kind
 
+    @staticmethod
+    def shared(key: Hashable, connect: Callable[[], Client], namespace: str) -> Cache:
+        """The one of this process for a place; it lasts as long as somebody has it open."""
+        with _sharing:
+            cache = _shared.get(key)
+            if cache is None:
+                cache = _shared[key] = Cache(connect, namespace)
+            cache._users += 1
+            return cache
+
     def close(self) -> None:
+        """Of those who share it the last one ends it."""
+        with _sharing:
+            self._users -= 1
+            if self._users > 0:
+                return
+            for key in [key for key, cache in _shared.items() if cache is self]:
+                del _shared[key]
         self.ending.set()
         with self._changed:
             self._changed.notify_all()

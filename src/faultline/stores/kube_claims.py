@@ -13,6 +13,8 @@ from faultline.kubeapi.model import ApiError, Kind, Object
 from faultline.stores import kube_documents as objects
 from faultline.stores.kube_calls import kind_of
 from faultline.stores.kube_leases import Engine, kept, let_go, taken
+from faultline.stores.kube_rows import Row
+from faultline.stores.kube_rows import row as row_of
 from faultline.stores.model import Claimed, Filter, Lease, R
 
 if TYPE_CHECKING:
@@ -43,9 +45,7 @@ def claim(
     return found
 
 
-def _taken(
-    store: KubeStore, kind: Kind, row: objects.Row, holder: str, ttl: float
-) -> Object | None:
+def _taken(store: KubeStore, kind: Kind, row: Row, holder: str, ttl: float) -> Object | None:
     """The object as it is after it was taken; None if somebody has it. What is known of it may be
     old: then it is looked at once more.
     """
@@ -61,7 +61,7 @@ def _taken(
                 raise
             if error.status == 404 or not again:
                 return None
-            row = objects.row(kind.kind, store.raw(kind, name))
+            row = row_of(kind.kind, store.raw(kind, name))
         else:
             engine.active[row.summary.uid] = objects.fence_of(raw)
             store.learn(kind.kind, raw)
@@ -138,11 +138,11 @@ def _let_go_late(store: KubeStore, engine: Engine) -> None:
             return
 
 
-def _rows(store: KubeStore, leases: Sequence[Lease]) -> dict[tuple[str, str], objects.Row]:
+def _rows(store: KubeStore, leases: Sequence[Lease]) -> dict[tuple[str, str], Row]:
     """What stands at these now."""
     from faultline.api.kinds import KINDS
 
-    found: dict[tuple[str, str], objects.Row] = {}
+    found: dict[tuple[str, str], Row] = {}
     for named in {lease.kind for lease in leases}:
         names = tuple(lease.name for lease in leases if lease.kind == named)
         single = [Filter(names=(name,)) for name in names]

@@ -11,15 +11,14 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
 from faultline.errors import InvalidDocument
 from faultline.kubeapi.model import Object, metadata
-from faultline.stores import documents, summaries
-from faultline.stores.model import R, Summary
+from faultline.stores import documents
+from faultline.stores.model import R
 
 if TYPE_CHECKING:
     from faultline.api.model import Metadata, Resource
@@ -72,6 +71,11 @@ def created_of(raw: Object) -> float:
             pass
     text = metadata(raw).get("creationTimestamp")
     return datetime.fromisoformat(text).timestamp() if text else 0.0
+
+
+def fence_of(raw: Object) -> int:
+    text = notes_of(raw).get(FENCE, "0")
+    return int(text) if text.isdigit() else 0
 
 
 def time_text(seconds: float) -> str:
@@ -349,51 +353,3 @@ def _without_infinite(data: Any) -> Any:
     if isinstance(data, list):
         return [_without_infinite(value) for value in cast("list[Any]", data)]
     return None if isinstance(data, float) and not math.isfinite(data) else data
-
-
-# ---------------------------------------------------------------------- rows
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """What is known of an object without keeping the whole of it."""
-
-    summary: Summary
-    holder: str
-    fence: int
-    incomplete: bool
-    raw: Object | None  # the whole, where it is small
-
-    @property
-    def order(self) -> tuple[float, str]:
-        return self.summary.created, self.summary.name
-
-
-def row(kind: str, raw: Object, *, whole: bool = False) -> Row:
-    """What is to be known of an object, whatever is in it."""
-    spec, status = _mapping(raw.get("spec")), _mapping(raw.get("status"))
-    notes = notes_of(raw)
-    told = Summary(
-        kind=kind, name=name_of(raw), uid=uid_of(raw), version=version_of(raw),
-        created=created_of(raw), started=_number(status.get("started")),
-        ended=_number(status.get("ended")), experiment=summaries.plain(spec.get("experiment")),
-        creator=summaries.plain(spec.get("creator")), phase=summaries.plain(status.get("phase")),
-        verdict=summaries.plain(status.get("verdict")),
-        reason=summaries.plain(status.get("reason")), labels=labels_of(raw),
-    )  # fmt: skip
-    return Row(
-        told, notes.get(HOLDER, ""), fence_of(raw), INCOMPLETE in notes, raw if whole else None
-    )
-
-
-def fence_of(raw: Object) -> int:
-    text = notes_of(raw).get(FENCE, "0")
-    return int(text) if text.isdigit() else 0
-
-
-def _mapping(value: object) -> Object:
-    return cast(Object, value) if isinstance(value, dict) else {}
-
-
-def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, (int, float)) else None

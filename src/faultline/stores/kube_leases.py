@@ -28,11 +28,11 @@ from faultline.stores.kube_documents import (
     FENCE,
     HOLDER,
     OURS,
-    Row,
     notes_of,
     pointer,
     time_text,
 )
+from faultline.stores.kube_rows import Row
 from faultline.stores.model import Lease
 
 LEASES = Kind("Lease", "leases", "coordination.k8s.io/v1")

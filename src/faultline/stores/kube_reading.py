@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from faultline.errors import InvalidDocument, UnknownName
+from faultline.kubeapi.client import Client
 from faultline.kubeapi.model import ApiError, Kind, Object, Rest, metadata
 from faultline.stores import documents, summaries
 from faultline.stores import kube_documents as objects
@@ -15,6 +16,8 @@ from faultline.stores.kube_cache import Cache, Known
 from faultline.stores.kube_calls import client as made_client
 from faultline.stores.kube_calls import kind_of, sent, translated
 from faultline.stores.kube_leases import Leases
+from faultline.stores.kube_rows import Row
+from faultline.stores.kube_rows import row as row_of
 from faultline.stores.kube_series import Flusher, Kept, Owner
 from faultline.stores.kube_watch import Change, Watch
 from faultline.stores.model import Event, Filter, R, Summary, kind_name
@@ -29,19 +32,34 @@ class Reading:
     """A store that can be read. One instance may be used by several threads."""
 
     def __init__(
-        self, connect: Callable[[], Rest], namespace: str = "", *, cached: bool = False
+        self,
+        connect: Callable[[], Rest],
+        namespace: str = "",
+        *,
+        cached: bool = False,
+        place: Hashable = None,
     ) -> None:
-        """`connect` makes a connection to the server; `cached` is for who asks every second."""
+        """`connect` makes a connection to the server; `cached` is for who asks every second, and
+        with a `place` he shares what is known with the others of this process who have it.
+        """
         self._connect = connect
         self.client = made_client(connect)
         self.namespace = namespace or self.client.rest.namespace
         self.flusher = Flusher(self.client)
         self.leases = Leases(lambda: made_client(connect), self.namespace)
-        self.cache = Cache(lambda: made_client(connect), self.namespace) if cached else None
+        self.cache = self._cache(place) if cached else None
         self.held: dict[str, int] = {}  # the fences of what was claimed here, by uid
         self._refused: dict[str, int] = {}  # versions of what our models refuse, by uid
         self._watched = 0  # requests of watches that have ended
         self._lock = threading.Lock()
+
+    def _cache(self, place: Hashable) -> Cache:
+        def connected() -> Client:
+            return made_client(self._connect)
+
+        if place is None:
+            return Cache(connected, self.namespace)
+        return Cache.shared(place, connected, self.namespace)
 
     @property
     def shared(self) -> bool:
@@ -158,9 +176,7 @@ class Reading:
             self._refused[uid] = version
             _log.warning("left out: %s", error.message)
 
-    def rows(
-        self, kind: type[Resource], where: Filter, *, whole: bool = False
-    ) -> list[objects.Row]:
+    def rows(self, kind: type[Resource], where: Filter, *, whole: bool = False) -> list[Row]:
         """What is known of the resources that fit, in no order; raises ApiError, StoreFailed."""
         known = self._known(kind)
         if known is not None:
@@ -169,7 +185,7 @@ class Reading:
         fits = [f"{k}={v}" for k, v in where.labels.items() if objects.label_fits(k, v)]
         fields = f"metadata.name={where.names[0]}" if len(where.names) == 1 else ""
         found = (
-            objects.row(named.kind, raw, whole=whole)
+            row_of(named.kind, raw, whole=whole)
             for raw in self.client.every(named, self.namespace, ",".join(fits), fields)
         )
         return [each for each in found if summaries.matches(where, each.summary)]
@@ -179,7 +195,7 @@ class Reading:
 
     def _newest(
         self, kind: type[Resource], where: Filter, after: str = "", *, whole: bool = False
-    ) -> list[objects.Row]:
+    ) -> list[Row]:
         behind = summaries.behind(after)
         found = self.rows(kind, where, whole=whole)
         if behind is not None:

@@ -57,4 +57,4 @@ def _in_kubernetes(url: str, *, cached: bool) -> KubeStore:
     from faultline.stores.kube_calls import Where
 
     where = Where.read(url)
-    return KubeStore(where.connect, where.namespace, cached=cached)
+    return KubeStore(where.connect, where.namespace, cached=cached, place=where)

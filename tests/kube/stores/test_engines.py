@@ -177,7 +177,7 @@ def test_an_engine_with_runs_that_wait_asks_next_to_nothing(
         until(lambda: len(keeper.running()) == 50)
         until(lambda: _waiting(store) == 50)
         before, begun = sum(each.requests for each in opened), time.monotonic()
-        time.sleep(6)
+        time.sleep(4)
         sent = sum(each.requests for each in opened) - before
         per_second = sent / (time.monotonic() - begun)
         assert per_second < 1.5, f"{per_second:.2f} requests a second"

@@ -28,6 +28,7 @@ from faultline.stores.kube_documents import FENCE, HOLDER
 from faultline.stores.kube_leases import LEASES
 from faultline.stores.kube_series import CONFIGMAPS, OF
 from faultline.stores.model import Exists, Expired, Fenced, Filter, Stale, StoreFailed
+from faultline.stores.opening import open_store
 
 pytestmark = pytest.mark.needs_apiserver
 RUN = kind_of(Run)
@@ -299,6 +300,20 @@ def test_what_is_known_costs_no_requests(opener: Opener) -> None:
     assert store.count(Run) == 4
 
 
+def test_stores_of_one_process_share_what_is_known(where: str) -> None:
+    with open_store(where, cached=True) as first:
+        assert isinstance(first, KubeStore)
+        assert first.count(Run) == 0
+        with open_store(where, cached=True) as second:
+            assert isinstance(second, KubeStore)
+            second.create(histories.run("one", ended=False))
+            assert first.cache is second.cache
+        assert first.count(Run) == 1
+        assert first.cache is not None
+        assert not first.cache.ending.is_set()
+    assert first.cache.ending.is_set()
+
+
 class Cut(Plain):
     """A connection that breaks."""
 
@@ -431,12 +446,15 @@ def test_a_place_in_a_cluster_is_read_from_its_url() -> None:
             Where.read(wrong)
 
 
-def test_an_experiment_of_the_examples_is_kept_as_it_is(
+def test_what_was_made_by_hand_has_no_status_and_is_pending(
     store: KubeStore, raw: Client, namespace: str
 ) -> None:
     spec = {"title": "T", "hypothesis": {"text": "it holds", "probes": ["up"]},
             "probes": [{"name": "up", "type": "tcp", "host": "::1", "port": 1}]}  # fmt: skip
     raw.create(kind_of(Experiment), {**_header("Experiment", "e"), "spec": spec}, namespace)
+    run = {"experiment": "e", "resolved": spec}
+    raw.create(RUN, {**_header("Run", "r"), "spec": run}, namespace)
+    assert [each.name for each in store.summaries(Run, Filter(phases=("pending",)))] == ["r"]
     found = store.get(Experiment, "e")
     assert found.metadata.name == "e"
     assert found.metadata.generation == 1
