@@ -100,7 +100,8 @@ def test_what_is_no_plan_is_refused(ground: Ground) -> None:
     with ground.injector() as injector:
         good = injector.plan(ground.order()).to_json()
     for name in good:
-        if name in ("engine", "others", "exempt", "allow", "notes", "creator", "made"):
+        optional = ("engine", "others", "exempt", "allow", "notes", "creator", "made", "seed")
+        if name in optional:
             continue
         with pytest.raises((InvalidDocument, InvalidParameter)):
             Plan.from_json({key: value for key, value in good.items() if key != name})
