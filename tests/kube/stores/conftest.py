@@ -79,3 +79,10 @@ def opener(fresh: Opener, at_once: None) -> Opener:
 @pytest.fixture
 def store(opener: Opener) -> KubeStore:
     return opener()
+
+
+@pytest.fixture
+def raw(defined: Server) -> Iterator[Client]:
+    """The server as everybody else uses it."""
+    with closing(defined.client()) as client:
+        yield client
