@@ -200,7 +200,12 @@ def test_each_container_is_a_target_and_of_a_network_that_they_share_one() -> No
     aims = resolved(here, "cpu.burn", pods={}).aims
     assert [each.pod.container for each in aims if each.pod] == ["main", "proxy"]
     assert len({each.uid("f" * 8) for each in aims}) == 2
-    assert len(resolved(here, "network.delay", pods={}).aims) == 1
+    (whole,) = resolved(here, "network.delay", pods={}).aims
+    assert whole.pod is not None
+    assert (whole.pod.container, whole.words) == ("", "pod shop/web-1")
+    (first,) = resolved(here, "dns.wrong", pods={}).aims
+    assert first.pod is not None
+    assert first.pod.container == "main"
     (one,) = resolved(here, "cpu.burn", pods={"container": "pro*"}).aims
     assert one.pod is not None
     assert (one.pod.container, one.pod.container_id, one.words) == (
@@ -210,7 +215,7 @@ def test_each_container_is_a_target_and_of_a_network_that_they_share_one() -> No
 
 
 def test_a_static_pod_has_the_identity_that_its_node_knows() -> None:
-    notes = {"kubernetes.io/config.mirror": "h", "kubernetes.io/config.hash": "h"}
+    notes = {"kubernetes.io/config.mirror": "h"}
     (aim,) = resolved(
         cluster(pod("s", annotations=notes)), "cpu.burn", ["static-pods"], pods={}
     ).aims

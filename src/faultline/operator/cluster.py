@@ -18,7 +18,6 @@ from faultline.kubeapi.model import Object, metadata
 PROTECT: Final = "faultline.dev/protect"
 """The annotation of a pod, node or namespace that is never hit."""
 MIRROR: Final = "kubernetes.io/config.mirror"
-HASH: Final = "kubernetes.io/config.hash"
 ZONES: Final = ("topology.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/zone")
 ROLES: Final = ("node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master")
 NOTHING: Final[dict[str, str]] = {}
@@ -73,7 +72,7 @@ class Pod:
     @property
     def identity(self) -> str:
         """Its uid as the runtime on the node knows it."""
-        return self.annotations.get(HASH, self.uid) if self.static else self.uid
+        return self.annotations.get(MIRROR, self.uid)
 
     def field(self, name: str) -> str:
         """A field by its path in the document, as the API server compares it."""

@@ -110,7 +110,8 @@ def _sharing(aims: list[resolving.Aim], here: list[Pod], pods: dict[str, Pod]) -
         pod = pods.get(aim.pod.uid) if aim.pod is not None else None
         of_node = of_node or pod is None or pod.host_network
         if pod is not None and aim.pod is not None:
-            others = [c.name for c in pod.containers if c.name != aim.pod.container]
+            named = aim.pod.container
+            others = [c.name for c in pod.containers if named and c.name != named]
             found += [f"{pod.path}/{name}" for name in others]
     if of_node:
         hit = {aim.pod.uid for aim in aims if aim.pod is not None}

@@ -17,7 +17,7 @@ from faultline.api.target import TargetSpec
 from faultline.api.targets import AimedFaultSpec
 from faultline.errors import FaultlineError, InvalidParameter, TargetGone
 from faultline.operator import matching, plugins, protection
-from faultline.operator.cluster import Cluster, Node, Owner, Pod
+from faultline.operator.cluster import Cluster, Node, Owner, Pod, Running
 
 SHOWN = 10  # targets that a sentence names
 
@@ -205,7 +205,9 @@ def _aims(pod: Pod, container: str, family: str, owner: Owner | None) -> tuple[A
     ]
     if family in protection.SHARED:
         wanted = wanted[:1]  # they share it: twice would be the double of what was asked for
-    several = len(pod.containers) > 1
+    if family == "network" and wanted and not container:
+        wanted = [Running("", "")]  # the pod as a whole: containers may be started anew in it
+    several = len(pod.containers) > 1 and bool(wanted and wanted[0].name)
     return tuple(
         Aim(
             pod.node,
