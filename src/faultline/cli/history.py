@@ -23,8 +23,8 @@ from faultline.stores.model import Filter
 if TYPE_CHECKING:
     from faultline.changes.abandoned import Abandoned
     from faultline.stores.model import Summary
-    from faultline.stores.retention import Retention
     from faultline.stores.opening import Opened
+    from faultline.stores.retention import Retention
 
 KIND = "Run"
 HEADINGS = ("RUN", "EXPERIMENT", "PHASE", "VERDICT", "WHY")

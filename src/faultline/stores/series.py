@@ -93,7 +93,7 @@ def put(status: StatusModel, series: Series) -> None:
         setattr(here, name, list(entries))
 
 
-def _place(status: StatusModel, path: str) -> tuple[Any, str]:
+def _place(status: StatusModel, path: str) -> tuple[StatusModel, str]:
     """The part of a status in which a series lies, and its name there."""
     *above, last = path.split("/")
     here: Any = status
@@ -103,8 +103,10 @@ def _place(status: StatusModel, path: str) -> tuple[Any, str]:
         elif isinstance(here, dict):
             here = cast("dict[str, Any]", here)[step]
         else:
-            here = getattr(here, _field(type(here), step))
-    return here, _field(type(here), last)
+            model = cast(StatusModel, here)
+            here = getattr(model, _field(type(model), step))
+    found = cast(StatusModel, here)
+    return found, _field(type(found), last)
 
 
 def has_some(model: type[Any]) -> bool:
@@ -119,7 +121,7 @@ def _field(model: type[StatusModel], alias: str) -> str:
 
 @cache
 def _reader(model: type[StatusModel], name: str) -> TypeAdapter[list[StatusModel]]:
-    return TypeAdapter(model.model_fields[name].annotation)
+    return TypeAdapter(cast(Any, model.model_fields[name].annotation))
 
 
 def joined(status: Any, rows: list[tuple[Any, ...]]) -> Any:
