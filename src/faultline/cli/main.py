@@ -114,7 +114,8 @@ class LazyGroup(Suggesting):
     "--store",
     metavar="PATH|URL",
     envvar="FAULTLINE_STORE",
-    help="Where runs are kept: a file, or postgresql://HOST/DATABASE. Default: in --state.",
+    help="Where runs are kept: a file, postgresql://HOST/DATABASE, or kube://NAMESPACE. "
+    "Default: in --state.",
 )
 @click.pass_context
 def cli(ctx: click.Context, state: str | None, store: str | None) -> None:

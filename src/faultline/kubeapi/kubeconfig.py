@@ -17,6 +17,7 @@ from typing import Any
 
 from faultline.errors import Unsupported
 from faultline.kubeapi.model import Answer, ApiError, Rest, refusal
+from faultline.kubeapi.plain import watched_over
 
 
 def connect(kubeconfig: str = "", context: str = "") -> Rest:
@@ -111,6 +112,8 @@ class Adapted:
                 stream = answer.extensions.get("network_stream")
                 watching = None if stream is None else stream.get_extra_info("socket")
                 try:
+                    if watching is not None:
+                        watched_over(watching)
                     self._watching.add(watching)
                     yield (line.encode() for line in answer.iter_lines() if line)
                 finally:

@@ -24,6 +24,7 @@ from faultline.kubeapi.model import Answer, ApiError, refusal
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _AGENT = "faultline"
+_KEEPALIVE = (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 2), ("TCP_KEEPCNT", 3))  # seconds, times
 _LONGEST = 16 << 20  # bytes of one line of a watch
 
 
@@ -121,6 +122,8 @@ class Plain:
         try:
             made.request("GET", f"{path}?{urlencode(query)}", headers=self._headers())
             answer = made.getresponse()
+            if made.sock is not None:
+                watched_over(made.sock)
             if self._cuts != cuts:
                 raise ConnectionAbortedError("it was closed meanwhile")
             if answer.status != 200:
@@ -185,6 +188,16 @@ class Plain:
     def _silent(self, error: Exception) -> ApiError:
         said = f"{error}" or type(error).__name__
         return ApiError(0, "NoAnswer", f"the API server at {self.server}: {said}")
+
+
+def watched_over(connection: socket.socket) -> None:
+    """Let the kernel find out whether the other side is still there, of a connection on which
+    nothing is sent: without that a watch through a cut network would wait for ever (tcp(7)).
+    """
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEPALIVE:
+        if hasattr(socket, name):  # not on every system
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def _json(data: bytes) -> object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -186,6 +187,15 @@ def told(store: KubeStore, until: float) -> str:
 
 
 # ---------------------------------------------------------------------- the connection
+
+
+def test_a_watch_through_a_network_that_was_cut_does_not_wait_for_ever(defined: Server) -> None:
+    """The kernel asks the other side every few seconds; it took 11 s over a link that was cut."""
+    connection = Plain(defined.access())
+    with connection.lines(RUN.path(), {"watch": "1", "timeoutSeconds": "1"}, 30):
+        (watching,) = connection._watching
+        assert watching.sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert watching.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) <= 10
 
 
 class Busy:
