@@ -35,6 +35,7 @@ class SimHost:
     connected: bool = True
     seen: float = 0.0  # when its lease was renewed
     gone: bool = False  # the node has been removed
+    version: int = 0  # grows with every write of either document
 
 
 @dataclass
@@ -54,6 +55,9 @@ class World:
     stuck: float = 0.0  # the share of undo that needs a person
     dull: float = 0.0  # the share of faults without effect
     refusing: float = 0.0
+    lag: float = 0.0  # the share of objects of which the operator has not heard lately
+    known_faults: dict[str, FaultView] = field(default_factory=dict[str, FaultView])
+    known_hosts: dict[str, SimHost] = field(default_factory=dict[str, SimHost])
 
     # ------------------------------------------------------------------ what there is
 
@@ -102,12 +106,27 @@ class World:
         return self.now - host.seen < LEASE
 
     def views(self) -> dict[str, HostView]:
+        """As the operator knows them: leases and nodes are watched apart."""
         return {
-            host.name: replace(
-                view_of(host.name, host.spec, host.status), alive=self.alive(host), gone=host.gone
+            name: replace(
+                view_of(name, host.spec, host.status),
+                alive=name in self.hosts and self.alive(self.hosts[name]),
+                gone=name not in self.hosts or self.hosts[name].gone,
             )
-            for host in self.hosts.values()
+            for name, host in self.known_hosts.items()
         }
+
+    def hear(self) -> None:
+        """What watches bring: not of everything, and never what is older than what is known."""
+        for known, real in ((self.known_faults, self.faults), (self.known_hosts, self.hosts)):
+            for name in {*known, *real}:
+                if self.rng.random() < self.lag:
+                    continue
+                found = real.get(name)
+                if found is None:
+                    known.pop(name, None)
+                else:
+                    known[name] = replace(found)
 
     # ------------------------------------------------------------------ agents
 
@@ -132,9 +151,9 @@ class World:
                     update={"stage": "ended", "end": "target gone", "ended_at": self.now}
                 )
         if host.connected:
-            host.status = HostStatus(
-                actual=[each.model_copy() for each in host.real.values()],
-            )
+            status = HostStatus(actual=[each.model_copy() for each in host.real.values()])
+            if status != host.status:
+                host.status, host.version = status, host.version + 1
 
     _length: dict[str, float] = field(default_factory=dict[str, float])
     _pod_of: dict[str, str] = field(default_factory=dict[str, str])
@@ -191,49 +210,62 @@ class World:
 
     def operator(self, die: float = 0.0) -> None:
         """One look at everything; it may die before any of its writes."""
+        self.hear()
         wanted: dict[str, Decision] = {}
         try:
-            for uid in sorted(self.faults):
+            for uid in sorted(self.known_faults):
                 facts = Facts(self.now, self.views(), self.cluster(), self.halted)
-                decision = reconcile(self.faults[uid], facts)
+                decision = reconcile(self.known_faults[uid], facts)
                 wanted[uid] = decision
                 self._write_fault(uid, decision, die)
-            for host in sorted(self.hosts.values(), key=lambda one: one.name):
-                self._write_host(host, wanted, die)
-        except Killed:
-            return
+            for name in sorted(self.known_hosts):
+                self._write_host(name, wanted, die)
+        except Killed:  # the next one lists everything
+            lag, self.lag = self.lag, 0.0
+            self.hear()
+            self.lag = lag
 
     def _may_die(self, die: float) -> None:
         if self.rng.random() < die:
             raise Killed
 
     def _write_fault(self, uid: str, decision: Decision, die: float) -> None:
-        fault = self.faults[uid]
-        if decision.finalizer and not fault.finalizer:
-            self._may_die(die)
-            assert not fault.deleting, "no finalizer is put on what is being deleted"
-            fault = replace(fault, finalizer=True)
-            self.writes += 1
-        if decision.status != fault.status:
-            self._may_die(die)
-            fault = replace(fault, status=decision.status)
-            self.writes += 1
+        """As the operator does: one write of a fault in a round, of what it has read."""
+        known = self.known_faults[uid]
+        if decision.finalizer and not known.finalizer:
+            changed = replace(known, finalizer=True)
+        elif decision.status != known.status:
+            changed = replace(known, status=decision.status)
+        elif known.finalizer and not decision.finalizer:
+            changed = replace(known, finalizer=False)
+        else:
+            return
+        self._may_die(die)
+        if self.faults.get(uid) != known:
+            return  # a conflict
+        if changed.finalizer and not known.finalizer:
+            assert not known.deleting, "no finalizer is put on what is being deleted"
+        self.writes += 1
+        if changed.status != known.status:
             self.events += [(uid, each.reason) for each in decision.notices]
-        self.faults[uid] = fault
-        if not decision.finalizer and fault.finalizer:
-            self._may_die(die)
-            self.faults[uid] = replace(fault, finalizer=False)
-            if fault.deleting:
-                self.ended[uid] = self.faults.pop(uid).status
+        self.faults[uid] = self.known_faults[uid] = changed
+        if changed.deleting and not changed.finalizer:
+            self.ended[uid] = self.faults.pop(uid).status
 
-    def _write_host(self, host: SimHost, wanted: dict[str, Decision], die: float) -> None:
-        here = {uid: each.wanted.get(host.name, {}) for uid, each in wanted.items()}
+    def _write_host(self, name: str, wanted: dict[str, Decision], die: float) -> None:
+        known = self.known_hosts[name]
+        here = {uid: each.wanted.get(name, {}) for uid, each in wanted.items()}
         halted = "halted" if self.halted is not None else ""
-        spec = asked(host.spec, here, self.faults.keys(), halted)
-        if spec != host.spec:
-            self._may_die(die)
-            host.spec = spec
-            self.writes += 1
+        spec = asked(known.spec, here, self.known_faults.keys(), halted)
+        if spec == known.spec:
+            return
+        self._may_die(die)
+        host = self.hosts.get(name)
+        if host is None or host.version != known.version:
+            return  # a conflict
+        host.spec, host.version = spec, host.version + 1
+        self.known_hosts[name] = replace(host)
+        self.writes += 1
 
     # ------------------------------------------------------------------ what must hold
 

@@ -250,13 +250,14 @@ def test_every_fault_ends_whatever_happens_and_nothing_stays_desired(seed: int) 
     rng = random.Random(seed)
     here = world(
         hosts=rng.randint(1, 4), pods=rng.randint(1, 3), seed=seed,
-        stuck=rng.choice([0, 0, 0.3]), dull=rng.choice([0, 0.3]), refusing=rng.choice([0, 0.3]),
+        lag=rng.choice([0, 0.3, 0.8]), stuck=rng.choice([0, 0, 0.3]),
+        dull=rng.choice([0, 0.3]), refusing=rng.choice([0, 0.3]),
     )  # fmt: skip
     uids = [_some_fault(here, rng, number) for number in range(rng.randint(1, 3))]
     for _ in range(rng.randint(5, 40)):
         _something_happens(here, rng, uids)
         here.step(rng.choice([0.5, 1, 5]), die=rng.choice([0, 0.2, 0.5]))
-    here.halted = None
+    here.halted, here.lag = None, 0.0
     for _ in range(120):
         here.step(2.0)
     for uid in uids:
