@@ -20,7 +20,10 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from tests.kube.apiserver import Server, running
+from tests.kube.programs import program
 
 from benchmarks.figure import Figure, Measured, NotHere, alone, median
 from benchmarks.keepers import used
@@ -30,9 +33,6 @@ from faultline.kernel import memory
 from faultline.kube.crds import crd
 from faultline.kubeapi.client import Client
 from faultline.kubeapi.model import ApiError, Kind
-
-if TYPE_CHECKING:
-    from tests.kube.apiserver import Server
 
 HOSTS = Kind("Host", "hosts", "faultline.dev/v1alpha1", namespaced=False)
 DEFINITIONS = Kind(
@@ -58,10 +58,6 @@ def until(what: Callable[[], Any], words: str) -> Any:
 @contextmanager
 def server() -> Generator[Server]:
     """An API server with what an agent needs."""
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-    from tests.kube.apiserver import running
-    from tests.kube.programs import program
-
     if os.geteuid() or not all(map(program, ("etcd", "kube-apiserver", "openssl"))):
         raise NotHere("needs root, etcd, kube-apiserver and openssl")
     folder = Path(tempfile.mkdtemp(prefix="faultline-bench-"))
@@ -101,13 +97,13 @@ def agent(at: Server, state: Path) -> Generator[int]:
         keepers.retire(open_store(state))
 
 
-def _entry(client: Client, uid: str) -> dict[str, Any]:
+def _entries(client: Client) -> dict[str, dict[str, Any]]:
     try:
         status: dict[str, Any] = client.get(HOSTS, NODE).get("status") or {}
     except ApiError:
         return {}
     listed: list[dict[str, Any]] = status.get("actual") or []
-    return next((each for each in listed if each["uid"] == uid), {})
+    return {each["uid"]: each for each in listed}
 
 
 def _want(client: Client, *uids: str, pids: tuple[int, ...] = ()) -> None:
@@ -121,7 +117,7 @@ def _want(client: Client, *uids: str, pids: tuple[int, ...] = ()) -> None:
 
 def _round(client: Client, number: int, count: int) -> tuple[float, float]:
     """Milliseconds from the write of the Host to what it tells: effective, and gone."""
-    victims = [subprocess.Popen(["sleep", "600"]) for _ in range(count)]  # noqa: S607
+    victims = [subprocess.Popen(["sleep", "600"]) for _ in range(count)]
     uids = [f"b-{number}-{index}" for index in range(count)]
     try:
         begun = time.perf_counter()
@@ -139,7 +135,8 @@ def _round(client: Client, number: int, count: int) -> tuple[float, float]:
 
 
 def _all(client: Client, uids: list[str], field: str, value: str) -> bool:
-    return all(_entry(client, uid).get(field) == value for uid in uids)
+    told = _entries(client)
+    return all(told.get(uid, {}).get(field) == value for uid in uids)
 
 
 def _idle(pid: int, seconds: float, name: str) -> Measured:

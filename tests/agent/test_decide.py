@@ -109,7 +109,9 @@ def test_it_can_be_read_for_a_while_how_it_ended() -> None:
 def test_few_are_kept() -> None:
     world = World()
     world.found = {
-        f"u-{n}": Found(f"u-{n}", "ended", world.boot, 0, 0.0, ended=world.now + n, end="recovered")
+        f"u-{n}": Found(
+            f"u-{n}", "ended", world.boot, 0, 0.0, ended=world.now + n / 100, end="recovered"
+        )
         for n in range(MOST_KEPT + 10)
     }
     world.looked = True
@@ -198,3 +200,24 @@ def test_without_a_lease_nothing_begins() -> None:
     world.looks()
     assert not world.decides()
     assert "cannot be reached" in world.status["actual"][0]["error"]
+
+
+def test_what_is_to_be_undone_stays_until_it_is_taken_out() -> None:
+    world = begun()
+    world.marked("a")
+    world.settles()
+    assert not world.open
+    world.passes(10 * KEPT)
+    world.settles()
+    assert world.entry("a")["end"] == "recovered"
+    world.retract("a")
+    world.settles()
+    assert not world.entry("a")
+
+
+def test_what_is_to_be_undone_is_not_begun() -> None:
+    world = World()
+    world.ask("a", undo=True)
+    world.settles()
+    assert (world.entry("a")["stage"], world.entry("a")["end"]) == ("ended", "nothing to undo")
+    assert not world.injected

@@ -29,6 +29,10 @@ class Anything(RuleBasedStateMachine):
             self.retracted.add(uid)
         self.world.retract(uid)
 
+    @rule(uid=UIDS)
+    def marked(self, uid: str) -> None:
+        self.world.marked(uid)
+
     @rule(why=st.sampled_from(["", "", "a drill"]))
     def halted(self, why: str) -> None:
         self.world.halt(why)
@@ -115,7 +119,7 @@ class Anything(RuleBasedStateMachine):
         world = self.world
         world.settles()
         wanted = {each["uid"] for each in world.desired}
-        assert world.open <= wanted
+        assert world.open <= {each["uid"] for each in world.desired if not each.get("undo")}
         if world.server["spec"].get("halted"):
             assert not world.open
         assert not world.running

@@ -50,6 +50,13 @@ class World:
         if not any(each["uid"] == uid for each in self.desired):
             self._spec(desired=[*self.desired, entry])
 
+    def marked(self, uid: str) -> None:
+        """To be undone, and kept in the list."""
+        self._spec(
+            desired=[{**each, "undo": each.get("undo") or each["uid"] == uid}
+                     for each in self.desired]
+        )  # fmt: skip
+
     def retract(self, uid: str) -> None:
         self._spec(desired=[each for each in self.desired if each["uid"] != uid])
 

@@ -30,7 +30,7 @@ from faultline.units import Duration
 LATE = 10_000_000_000  # ns after a deadline at which a fault that is still there is undone by us
 LOOK = 1_000_000_000  # ns until something that is between two states is looked at again
 SHORTEST = 100_000_000  # ns that a fault may at least last
-KEPT = 600.0  # seconds for which it can be read how an entry ended that nobody wants any more
+KEPT = 60.0  # seconds for which it can be read how an entry ended that nobody wants any more
 MOST_KEPT = 500
 _STAGES = {
     "prepared": "injecting",
@@ -105,6 +105,8 @@ class _Case:
             return "it is not wanted any more"
         if self.asked.get("undo"):
             return "it is to be undone"
+        if self.asked.get("undo"):
+            return "it is to be undone"
         if self.facts.stopping:
             return "the agent was told to end"
         if self.halted:
@@ -153,6 +155,9 @@ def _not_there(case: _Case, draft: _Draft) -> Document | None:
         return _kept(case) if stage == "ended" else None
     if stage in ("ended", "refused"):
         return case.told
+    if case.asked.get("undo") and not case.busy("inject"):
+        return {**_new(case.uid), "stage": "ended", "end": "nothing to undo",
+                "endedAt": case.facts.now, "note": "it was not begun"}  # fmt: skip
     return _to_begin(case, draft)
 
 

@@ -3,77 +3,21 @@
 from __future__ import annotations
 
 import sys
-import zlib
 from pathlib import Path
 
-from faultline.agent.model import LEASE, Document
-from faultline.agent.worker import Tell, found, serve
-from faultline.errors import Conflict
-from faultline.injection.injector import Injector
-from faultline.injection.plan import Order
-from faultline.places import pods
-from faultline.places.find import Target
-from faultline.units import Duration
+from faultline.changes import keepers, launch
+from faultline.changes.store import open_store
 
 THREADS = 8
-_NETWORK = ("network",)
-"""Families that act on the network of a pod alone, which its sandbox holds as long as it lives."""
-
-
-class Injecting:
-    """What can be asked of this process."""
-
-    def __init__(self, state: Path) -> None:
-        self.state = state
-
-    def inject(self, asked: Document, tell: Tell) -> Document:
-        """Inject one fault, say so, and measure it."""
-        uid, order = str(asked["uid"]), asked["order"]
-        with Injector(self.state) as injector:
-            injector.check_halt()
-            injector.lease = LEASE if order["leased"] else ""
-            if any(record.uid == uid for record in injector.journal.open_records()):
-                raise Conflict(f"uid {uid!r} is taken", holder=uid)  # before anything is planned
-            record = injector.inject(
-                Order(
-                    fault=order["fault"],
-                    params=order["params"],
-                    duration=Duration(order["duration"]),
-                    uid=uid,
-                    allow=frozenset(order["allow"]),
-                    creator=order["creator"],
-                    target=_target(order),
-                    seed=zlib.crc32(uid.encode()),  # asked twice, it chooses the same
-                )
-            )
-            tell({"found": [found(injector.get(record.uid))]})
-            return _measured(injector, uid)
-
-    def measure(self, asked: Document, _tell: Tell) -> Document:
-        """Measure a fault that is in place."""
-        with Injector(self.state) as injector:
-            return _measured(injector, asked["uid"])
-
-
-def _measured(injector: Injector, uid: str) -> Document:
-    injector.observe(uid)
-    return {"found": [found(injector.get(uid))]}
-
-
-def _target(order: Document) -> Target:
-    """The place, by identity where it is a pod."""
-    pod = order["pod"]
-    if not pod:
-        return Target(**order["target"])
-    family = str(order["fault"]).partition(".")[0]
-    wanted = pods.Wanted(
-        pod["namespace"], pod["name"], pod["uid"], pod.get("container", ""),
-        pod.get("containerId", ""),
-    )  # fmt: skip
-    return Target(container=pods.find(wanted, network=family in _NETWORK).id)
 
 
 def main() -> None:
     """Entry of the process: its last argument is the state folder."""
-    injecting = Injecting(Path(sys.argv[-1]))
-    serve({"inject": injecting.inject, "measure": injecting.measure}, THREADS)
+    store = open_store(Path(sys.argv[-1]))
+    # They come up while models are loaded here, and end by themselves if there is nothing to do.
+    launch.begin(store, *(role for role in launch.ROLES if not keepers.is_there(store, role)))
+    from faultline.agent.orders import Orders
+    from faultline.agent.worker import serve
+
+    orders = Orders(store.state)
+    serve({"inject": orders.inject, "measure": orders.measure}, THREADS)

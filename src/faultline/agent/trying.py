@@ -10,9 +10,12 @@ from faultline.injection import registry, trial
 
 
 def attempt(asked: Document, _tell: Tell) -> Document:
-    """Each fault, in scratch namespaces; what was measured is left out."""
+    """Each fault, in scratch namespaces. Nothing is said of those that nobody can try: they would
+    end whoever does.
+    """
     wanted: list[str] = asked.get("faults") or list(registry.everything())
-    tried = [asdict(trial.try_fault(each)) for each in wanted]
+    able = [each for each in wanted if not registry.get(each).lethal]
+    tried = [asdict(trial.try_fault(each)) for each in able]
     return {
         "capabilities": [
             {"fault": each["fault"], "works": True}

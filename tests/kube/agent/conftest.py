@@ -50,6 +50,21 @@ def state_of(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
+def listening() -> set[str]:
+    """The inodes of all TCP sockets that listen, proc_net_tcp(5)."""
+    rows = [
+        line.split()
+        for file in ("tcp", "tcp6")
+        for line in Path(f"/proc/net/{file}").read_text().splitlines()[1:]
+    ]
+    return {row[9] for row in rows if row[3] == "0A"}
+
+
+def sockets_of(pid: int) -> set[str]:
+    links = [str(each.readlink()) for each in Path(f"/proc/{pid}/fd").iterdir()]
+    return {each[8:-1] for each in links if each.startswith("socket:[")}
+
+
 class Crew:
     """One host with an agent: started, killed, and asked for what it suffers."""
 
@@ -76,6 +91,12 @@ class Crew:
         self.process.send_signal(number)
         self.process.wait(40)
         self.process = None
+
+    def settled(self) -> None:
+        """Wait until nothing works for it any more."""
+        assert self.process is not None
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        until(lambda: not children.read_text().strip(), words="its helpers did not end")
 
     def host(self) -> Document:
         try:

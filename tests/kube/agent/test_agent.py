@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -13,15 +14,19 @@ from tests.kube.agent.conftest import (
     HOSTS,
     LEASES,
     NAMESPACE,
+    SRC,
     Crew,
     entry,
     keepers,
+    listening,
     sleeping,
+    sockets_of,
     state_of,
     until,
 )
 
-from faultline.cli.main import COMMANDS
+from faultline.agent.helper import Helper, Programs, Request
+from faultline.kernel import memory
 
 pytestmark = [pytest.mark.needs_apiserver, pytest.mark.needs_root]
 
@@ -234,12 +239,53 @@ def test_only_one_agent_of_a_store(crew: Crew) -> None:
     crew.process = first
 
 
+def test_marks_that_no_journal_knows_are_told_and_left_alone(crew: Crew) -> None:
+    words = [sys.executable, "-c", "import time; time.sleep(100)", "faultline:lost-1:0"]
+    lost = subprocess.Popen(words)
+    try:
+        crew.start()
+        until(lambda: (crew.host().get("status") or {}).get("unwanted"))
+        told = crew.host()["status"]
+        assert any(each.startswith("lost-1: ") for each in told["unwanted"])
+        clean = next(each for each in told["conditions"] if each["type"] == "Clean")
+        assert (clean["status"], clean["reason"]) == ("False", "UnknownMarks")
+        assert lost.poll() is None
+    finally:
+        lost.kill()
+        lost.wait()
+
+
+def test_what_is_marked_to_be_undone(crew: Crew, victim: int) -> None:
+    """As the operator does it: undone, told, taken out."""
+    crew.start()
+    asked = entry("mark-1", "process.stop", pid=victim)
+    crew.want(asked)
+    crew.measured("mark-1")
+    crew.want({**asked, "undo": True}, {**asked, "uid": "mark-2", "undo": True})
+    assert crew.stage("mark-1", "ended")["end"] == "recovered"
+    assert crew.stage("mark-2", "ended")["end"] == "nothing to undo"
+    assert state_of(victim) != "T"
+
+
+def test_what_works_here_is_tried_in_a_process_that_ends(tmp_path: Path) -> None:
+    programs = Programs(str(SRC), sys.executable, str(tmp_path / "state"))
+    helper = Helper(programs.whole("trying"), idle=0.0)
+    helper.ask(Request("try"), {"faults": ["process.stop", "kernel.panic"]})
+    ((_, answer),) = until(helper.read, 60)
+    assert answer["done"]["capabilities"] == [{"fault": "process.stop", "works": True}]
+    until(lambda: helper.tidy() is None)
+    assert helper.fileno() == -1
+
+
 def test_nothing_listens_and_little_is_loaded(crew: Crew) -> None:
     crew.start()
     until(lambda: (crew.host().get("status") or {}).get("runtimes") is not None)
+    crew.settled()
     assert crew.process is not None
-    maps = Path(f"/proc/{crew.process.pid}/maps").read_text()
+    pid = crew.process.pid
+    maps = Path(f"/proc/{pid}/maps").read_text()
+    assert memory.process_memory(pid).proportional < 17 << 20
+    assert not [each for each in listening() if each in sockets_of(pid)]
     assert "pydantic" not in maps
     assert "sqlite" not in maps
     assert not keepers(crew.state)
-    assert "agent" in COMMANDS
