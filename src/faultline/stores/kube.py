@@ -16,10 +16,10 @@ from faultline.kubeapi.model import ApiError, Kind, Object, metadata
 from faultline.stores import kube_claims
 from faultline.stores import kube_documents as objects
 from faultline.stores.kube_calls import kind_of, translate, translated
+from faultline.stores.kube_flushing import Kept
 from faultline.stores.kube_leases import fenced
 from faultline.stores.kube_reading import Reading, model_of
 from faultline.stores.kube_rows import bare_status
-from faultline.stores.kube_series import Kept
 from faultline.stores.model import Claimed, Fenced, Filter, Lease, R, Stale, kind_name
 
 if TYPE_CHECKING:
@@ -192,6 +192,7 @@ class KubeStore(Reading):
         if fence is not None and fence != now:
             who = objects.notes_of(raw).get(objects.HOLDER) or "somebody who let it go"
             self.leases.lost(meta.uid, fence)
+            self.flusher.drop(raw)
             return Fenced(
                 f"{kind.kind} {name!r} was taken over by {who} (number {now}, ours was {fence})",
                 hint="leave it to them; what was asked for before is in its status",
@@ -234,6 +235,7 @@ class KubeStore(Reading):
     def release(self, lease: Lease) -> None:
         if self.held.get(lease.uid) == lease.fence:
             del self.held[lease.uid]
+        self.flusher.leave(lease.name, lease.fence)
         with translated(lease.kind, lease.name):
             kube_claims.release(self, lease)
 

@@ -15,10 +15,11 @@ from faultline.stores import kube_documents as objects
 from faultline.stores.kube_cache import Cache, Known
 from faultline.stores.kube_calls import client as made_client
 from faultline.stores.kube_calls import kind_of, sent, translated
+from faultline.stores.kube_flushing import Flusher, Kept
 from faultline.stores.kube_leases import Leases
 from faultline.stores.kube_rows import Row
 from faultline.stores.kube_rows import row as row_of
-from faultline.stores.kube_series import Flusher, Kept, Owner
+from faultline.stores.kube_series import Owner
 from faultline.stores.kube_watch import Change, Watch
 from faultline.stores.model import Event, Filter, R, Summary, kind_name
 

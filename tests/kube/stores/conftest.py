@@ -13,7 +13,7 @@ from faultline.kube.crds import crds
 from faultline.kubeapi.client import Client
 from faultline.kubeapi.model import Kind
 from faultline.kubeapi.plain import Plain
-from faultline.stores import kube_series
+from faultline.stores import kube_flushing
 from faultline.stores.kube import KubeStore
 
 Opener = Callable[..., KubeStore]
@@ -47,7 +47,7 @@ def defined(apiserver: Server) -> Server:
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Series are written with the status, as the suite of all stores expects it."""
-    monkeypatch.setattr(kube_series, "FLUSH", 0.0)
+    monkeypatch.setattr(kube_flushing, "FLUSH", 0.0)
 
 
 @pytest.fixture

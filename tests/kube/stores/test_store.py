@@ -16,7 +16,7 @@ from faultline.api.run import Run
 from faultline.errors import InvalidDocument, Refused, UnknownName
 from faultline.kubeapi.client import Client
 from faultline.kubeapi.model import Object
-from faultline.stores import kube_series
+from faultline.stores import kube_flushing
 from faultline.stores.kube import KubeStore
 from faultline.stores.kube_calls import kind_of
 from faultline.stores.kube_series import CONFIGMAPS, OF
@@ -71,29 +71,42 @@ def test_three_hours_of_series_stay_small_objects_and_come_back_complete(
 def test_new_entries_are_written_later_than_the_status_and_known_here_at_once(
     fresh: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kube_series, "FLUSH", 60.0)
+    monkeypatch.setattr(kube_flushing, "FLUSH", 60.0)
     writer, reader = fresh(), fresh()
     writer.create(histories.run("one", seconds=0, ended=False))
     (claimed,) = writer.claim(Run, 1, "engine", 600)
     run = writer.write_status(seconds(claimed.resource, 5))
     assert writer.get(Run, "one") == run
     assert reader.get(Run, "one").status.probes[0].samples == []
-    monkeypatch.setattr(kube_series, "FLUSH", 0.2)
+    monkeypatch.setattr(kube_flushing, "FLUSH", 0.2)
     until = time.monotonic() + 20
     run = writer.write_status(seconds(run, 6))
     while reader.get(Run, "one").status != run.status:
         assert time.monotonic() < until, "it was never written"
         time.sleep(0.1)
-    monkeypatch.setattr(kube_series, "FLUSH", 60.0)
+    monkeypatch.setattr(kube_flushing, "FLUSH", 60.0)
     ended = run.status.model_copy(update={"ended": 1.0})
     run = writer.write_status(seconds(run.model_copy(update={"status": ended}), 9))
     assert reader.get(Run, "one").status == run.status, "all is there when it has ended"
 
 
+def test_whoever_lets_go_leaves_all_that_was_measured(
+    fresh: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kube_flushing, "FLUSH", 60.0)
+    one, other = fresh(), fresh()
+    one.create(histories.run("one", seconds=0, ended=False))
+    (claimed,) = one.claim(Run, 1, "one", 60)
+    run = one.write_status(seconds(claimed.resource, 5))
+    one.release(claimed.lease)
+    (taken,) = other.claim(Run, 1, "other", 60)
+    assert taken.resource.status == run.status
+
+
 def test_whoever_was_overtaken_adds_nothing_to_the_series(
     fresh: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kube_series, "FLUSH", 60.0)
+    monkeypatch.setattr(kube_flushing, "FLUSH", 60.0)
     old, new = fresh(), fresh()
     old.create(histories.run("one", seconds=0, ended=False))
     (claimed,) = old.claim(Run, 1, "old", 0.1)
