@@ -40,6 +40,7 @@ from faultline.kernel import clock
 DAY = 86_400.0
 SCAN = 3600.0  # seconds between two scans for marks that no journal knows
 LOOK = 1.0  # seconds between two looks whether the journal has changed, while there is a fault
+TRYING = 3600.0  # seconds that trying all faults may take
 LEAVE = 25.0  # seconds for undoing everything when the agent is told to end
 _STATES = ("prepared", "applying", "active", "undoing", "ended")
 _AGAIN = {"inject": 15.0, "measure": 60.0, "recover": 60.0}  # the longest pause between two tries
@@ -70,7 +71,7 @@ class Agent:
         }  # fmt: skip
         self._undoing = Helper(options.programs.lean("undoing"))
         self._injecting = Helper(options.programs.whole("injecting"))
-        self._trying = Helper(options.programs.whole("trying"), idle=0.0)
+        self._trying = Helper(options.programs.whole("trying"), idle=0.0, stuck=TRYING)
         access, node = options.access, options.node
         self._watcher = Watcher(access, node, self._hear, _say)
         self._writer = Writer(access, node, _say)
@@ -262,6 +263,8 @@ class Agent:
         if not self._settled and not any(helper.fileno() >= 0 for helper in self._helpers):
             self._settled = True
             settle()
+        if self._host is None or any(helper.waiting for helper in self._helpers):
+            return []  # what is awaited wakes us
         return [self._scan_due - now, *([self._try_due - now] if self.options.doctor else [])]
 
     def _answered(self, request: Request, answer: Document) -> None:

@@ -55,8 +55,8 @@ class Request:
 class Helper:
     """One such process, or none while nobody needs it."""
 
-    def __init__(self, command: list[str], idle: float = IDLE) -> None:
-        self._command, self._idle = command, idle
+    def __init__(self, command: list[str], idle: float = IDLE, stuck: float = STUCK) -> None:
+        self._command, self._idle, self._stuck = command, idle, stuck
         self._process: subprocess.Popen[bytes] | None = None
         self._rest = b""
         self._number = 0
@@ -156,6 +156,6 @@ class Helper:
                 return None
             return left
         oldest = min(each.at for each in self.waiting.values())
-        if now - oldest > STUCK:
+        if now - oldest > self._stuck:
             process.kill()
-        return STUCK
+        return self._stuck

@@ -26,9 +26,11 @@ class PodTarget(Model):
     name: str
     """Its name."""
     uid: str
-    """Its uid in the API server."""
+    """Its uid in the API server; of a static pod the annotation `kubernetes.io/config.mirror`, which
+    is the uid that its node knows."""
     container: str = ""
-    """Which of its containers, by name; without it, the whole pod."""
+    """Which of its containers, by name; without it the pod as a whole for faults of the network,
+    and for others its only container."""
     container_id: str = ""
     """The id of that container in its runtime when it was chosen; another one of the same name is
     hit only with `follow`."""
@@ -105,7 +107,8 @@ class Actual(StatusModel):
     end: Literal["recovered", "nothing to undo", "target gone", "needs a person"] | None = None
     """How it ended."""
     note: str = ""
-    """With `needs a person`: the commands to run."""
+    """With `needs a person`: the commands to run; else what there is to say of how it ended, such as
+    that the lease was over."""
     error: str = ""
     """Why it could not be injected, measured or undone."""
 
@@ -138,7 +141,7 @@ class HostStatus(StatusModel):
     runtimes: list[str] = Field(default_factory=list[str])
     """The container runtimes that were found."""
     capabilities: list[Capability] = Field(default_factory=list[Capability])
-    """What works here."""
+    """What works here. Of faults that cannot be tried without ending something nothing is said."""
     unwanted: list[str] = Field(default_factory=list[str])
     """Marks of ours that were found on the machine and that no journal knows."""
     conditions: list[Condition] = Field(default_factory=list[Condition])
