@@ -9,9 +9,13 @@ from faultline.agent.worker import Tell, serve
 from faultline.injection import registry, trial
 
 
+_NO_ANSWER = ("already above", "unmeasured")
+"""What a machine that is busy at the moment may lead to."""
+
+
 def attempt(asked: Document, _tell: Tell) -> Document:
-    """Each fault, in scratch namespaces. Nothing is said of those that nobody can try: they would
-    end whoever does.
+    """Each fault, in scratch namespaces. Nothing is said of those that nobody can try, since they
+    would end whoever does, and of those that gave no answer.
     """
     wanted: list[str] = asked.get("faults") or list(registry.everything())
     able = [each for each in wanted if not registry.get(each).lethal]
@@ -22,6 +26,7 @@ def attempt(asked: Document, _tell: Tell) -> Document:
             if each["works"]
             else {"fault": each["fault"], "works": False, "why": each["why"][:500]}
             for each in tried
+            if each["works"] or each["effect"] not in _NO_ANSWER
         ]
     }
 

@@ -26,8 +26,8 @@ class PodTarget(Model):
     name: str
     """Its name."""
     uid: str
-    """Its uid in the API server; of a static pod the annotation `kubernetes.io/config.mirror`, which
-    is the uid that its node knows."""
+    """Its uid in the API server; of a static pod the annotation `kubernetes.io/config.mirror`,
+    which is the uid that its node knows."""
     container: str = ""
     """Which of its containers, by name; without it the pod as a whole for faults of the network,
     and for others its only container."""
@@ -107,8 +107,8 @@ class Actual(StatusModel):
     end: Literal["recovered", "nothing to undo", "target gone", "needs a person"] | None = None
     """How it ended."""
     note: str = ""
-    """With `needs a person`: the commands to run; else what there is to say of how it ended, such as
-    that the lease was over."""
+    """With `needs a person`: the commands to run; else what there is to say of how it ended, such
+    as that the lease was over."""
     error: str = ""
     """Why it could not be injected, measured or undone."""
 

@@ -118,6 +118,7 @@ def test_keepers_undo_when_the_agent_is_killed(crew: Crew, victim: int) -> None:
         crew.measured("leased-2")  # asked for anew
 
 
+@pytest.mark.slow
 def test_a_stopped_agent_is_not_waited_for(crew: Crew, victim: int) -> None:
     crew.start("--lease", "4s", "--renew", "1s")
     crew.want(entry("leased-3", "process.stop", pid=victim))
@@ -181,6 +182,7 @@ def test_told_to_end_it_undoes_everything(crew: Crew, victim: int) -> None:
     assert (told["stage"], told["end"]) == ("ended", "recovered")
 
 
+@pytest.mark.slow
 def test_halted_and_deleted(crew: Crew, victim: int) -> None:
     crew.start()
     crew.want(entry("halt-1", "process.stop", pid=victim))
@@ -277,6 +279,7 @@ def test_what_works_here_is_tried_in_a_process_that_ends(tmp_path: Path) -> None
     assert helper.fileno() == -1
 
 
+@pytest.mark.slow
 def test_nothing_listens_and_little_is_loaded(crew: Crew) -> None:
     crew.start()
     until(lambda: (crew.host().get("status") or {}).get("runtimes") is not None)
