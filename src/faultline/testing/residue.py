@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from faultline.changes import spawning
 from faultline.kernel import cgroup, procfs
 from faultline.kernel.mounts import mounts
 from faultline.kernel.netlink import Message, Netlink, as_int, as_text, parse
@@ -132,6 +133,7 @@ def wait_clean(
 
     The kernel takes links, namespaces and groups down some time after their last holder went.
     """
+    spawning.forget()  # what waits for our next worker would be there for a minute
     places = tuple(folders)
     until = time.monotonic() + seconds
     while True:
