@@ -8,7 +8,6 @@ from faultline.agent.model import Document
 from faultline.agent.worker import Tell, serve
 from faultline.injection import registry, trial
 
-
 _NO_ANSWER = ("already above", "unmeasured")
 """What a machine that is busy at the moment may lead to."""
 

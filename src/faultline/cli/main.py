@@ -59,7 +59,6 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "engine": ("engine:engine", "Keep the schedules and runs of this host, unattended."),
     "agent": ("agent:agent", "Make this host suffer what a Kubernetes cluster wants."),
     "operator": ("operator:operator", "Carry out the Faults of a Kubernetes cluster."),
-    "agent": ("agent:agent", "Make this host suffer what a Kubernetes cluster wants."),
     "kube": ("kube:kube", "The custom resources for a Kubernetes cluster."),
     "boot": ("boot:boot", "Recover what survived a reboot; install the unit that does it."),
     "completion": ("completion:completion", "Print the completion script for your shell."),
