@@ -14,6 +14,7 @@ import yaml
 from tests.kube.operator.conftest import FAULTS, HALTS, HOSTS, NODES, PODS, VERSION, Bench, until
 
 from faultline.kubeapi.model import metadata
+from faultline.operator.leading import LEASES
 
 pytestmark = pytest.mark.needs_apiserver
 
@@ -161,6 +162,41 @@ def test_pods_of_the_system_and_what_is_protected_are_spared(bench: Bench) -> No
     assert len(hit) == 5
     assert name not in hit
     assert metadata(bench.get("delay") or {})["generation"] == 1
+
+
+def test_a_server_that_does_not_answer_for_a_while_is_waited_for(bench: Bench) -> None:
+    operator = bench.operate()
+    bench.apply("delay")
+    bench.phase("delay", "active")
+    with bench.server.stopped():
+        until(lambda: not operator.leader.leads, "it stops leading")
+    until(lambda: operator.leader.leads, "it leads again", patience=40)
+    bench.client.delete(FAULTS, "delay", bench.namespace)
+    until(lambda: bench.get("delay") is None, patience=40)
+    assert bench.desired() == []
+
+
+def test_the_command_carries_out_faults_and_lets_go_when_it_is_told_to_end(bench: Bench) -> None:
+    command = [sys.executable, "-m", "faultline.cli.main", "operator", "--lease", "3",
+               "--kubeconfig", str(bench.server.kubeconfig()),
+               "--namespace", bench.own]  # fmt: skip
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3] / "src")}
+    with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            bench.apply("delay")
+            bench.phase("delay", "active")
+            process.terminate()
+            said = process.communicate(timeout=20)[1]
+        finally:
+            process.kill()
+    assert process.returncode == 0, said
+    assert "Traceback" not in said
+    lease = bench.client.get(LEASES, "faultline-operator", bench.own)
+    assert not lease["spec"].get("holderIdentity")
+    assert bench.status("delay")["phase"] == "active", "faults go on to their deadlines"
+    bench.operate()
+    bench.client.delete(FAULTS, "delay", bench.namespace)
+    until(lambda: bench.get("delay") is None)
 
 
 # ---------------------------------------------------------------------------- plan
