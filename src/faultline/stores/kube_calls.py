@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 PATIENCE = 10.0
 """Seconds for which a server that is busy is asked again."""
+WRITING = 10.0
+"""Seconds that a write may take: whoever waits for it may have a fault to undo."""
 _BUSY = (429, 503)
 _MANIFESTS = "the account needs it: faultline kube manifests"
 _FORBIDDEN = re.compile(r"cannot (\S+) resource \"([^\"]+)\"(?:.*in the namespace \"([^\"]+)\")?")
@@ -102,6 +104,7 @@ class Patient:
         content: str = "application/json",
         timeout: float = 30.0,
     ) -> Answer:
+        timeout = timeout if method == "GET" else min(WRITING, timeout)
         until, pause = time.monotonic() + min(PATIENCE, timeout), 0.1
         while True:
             self.requests += 1
