@@ -17,8 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from faultline import __version__
+from faultline.agent.child import Child, Request
 from faultline.agent.decide import decide
-from faultline.agent.helper import Helper, Request
 from faultline.agent.model import (
     Action,
     Decision,
@@ -69,9 +69,9 @@ class Agent:
         self._about: Document = {
             "agent": __version__, "kernel": os.uname().release, **_remembered(self.store),
         }  # fmt: skip
-        self._undoing = Helper(options.programs.lean("undoing"))
-        self._injecting = Helper(options.programs.whole("injecting"))
-        self._trying = Helper(options.programs.whole("trying"), idle=0.0, stuck=TRYING)
+        self._undoing = Child(options.programs.lean("undoing"))
+        self._injecting = Child(options.programs.whole("injecting"))
+        self._trying = Child(options.programs.whole("trying"), idle=0.0, stuck=TRYING)
         access, node = options.access, options.node
         self._watcher = Watcher(access, node, self._hear, _say)
         self._writer = Writer(access, node, _say)
@@ -81,7 +81,7 @@ class Agent:
         self._renewer.changed = self._ring
 
     @property
-    def _helpers(self) -> tuple[Helper, ...]:
+    def _helpers(self) -> tuple[Child, ...]:
         return self._undoing, self._injecting, self._trying
 
     # ------------------------------------------------------------------ hearing

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from faultline.agent.helper import Programs
+from faultline.agent.child import Programs
 from faultline.agent.model import Document
 from faultline.kubeapi.plain import Access
 

@@ -50,7 +50,7 @@ def agent(**given: Any) -> int:
 
     Nothing listens: it asks the API server. On SIGTERM everything of it is undone first.
     """
-    from faultline.agent.helper import Programs
+    from faultline.agent.child import Programs
     from faultline.agent.options import Options, encoded
     from faultline.kubeapi.plain import of_pod
 

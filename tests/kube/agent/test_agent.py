@@ -25,7 +25,7 @@ from tests.kube.agent.conftest import (
     until,
 )
 
-from faultline.agent.helper import Helper, Programs, Request
+from faultline.agent.child import Child, Programs, Request
 from faultline.kernel import memory
 
 pytestmark = [pytest.mark.needs_apiserver, pytest.mark.needs_root]
@@ -271,7 +271,7 @@ def test_what_is_marked_to_be_undone(crew: Crew, victim: int) -> None:
 
 def test_what_works_here_is_tried_in_a_process_that_ends(tmp_path: Path) -> None:
     programs = Programs(str(SRC), sys.executable, str(tmp_path / "state"))
-    helper = Helper(programs.whole("trying"), idle=0.0)
+    helper = Child(programs.whole("trying"), idle=0.0)
     helper.ask(Request("try"), {"faults": ["process.stop", "kernel.panic"]})
     ((_, answer),) = until(helper.read, 60)
     assert answer["done"]["capabilities"] == [{"fault": "process.stop", "works": True}]

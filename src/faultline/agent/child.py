@@ -52,7 +52,7 @@ class Request:
         return self.uid.partition(".")[0]
 
 
-class Helper:
+class Child:
     """One such process, or none while nobody needs it."""
 
     def __init__(self, command: list[str], idle: float = IDLE, stuck: float = STUCK) -> None:
