@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, Any
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -53,8 +54,8 @@ class Between:
         def check(value: Any) -> Any:
             if value is None:  # an optional field that was not given
                 return value
-            parse: Any = getattr(value, "parse", None)
-            low, high = (parse(b) if isinstance(b, str) else b for b in (self.low, self.high))
+            kind: Any = value.__class__
+            low, high = _bound(kind, self.low), _bound(kind, self.high)
             if not low <= value <= high:
                 raise PydanticCustomError(
                     "between", "expected {low} to {high}", {"low": self.low, "high": self.high}
@@ -70,6 +71,11 @@ class Between:
         if isinstance(self.low, str):
             return {**out, "x-between": [self.low, self.high]}
         return {**out, "minimum": self.low, "maximum": self.high}
+
+
+@cache
+def _bound(kind: Any, given: str | float) -> Any:
+    return kind.parse(given) if isinstance(given, str) else given
 
 
 @dataclass(frozen=True)

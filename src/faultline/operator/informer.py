@@ -102,10 +102,11 @@ class Informer(Generic[T]):
 
     def _put(self, found: Object) -> None:
         key, uid, version = key_of(found), str(metadata(found).get("uid")), version_of(found)
+        if not self._is_news(key, uid, version):
+            return  # our own write, told again by the watch
         made = self._make(found)
         with self._lock:
-            had = self._versions.get(key)
-            if had is not None and had[0] == uid and not _newer(version, had[1]):
+            if not self._is_news(key, uid, version):
                 return
             old = self._found.get(key)
             self._versions[key] = (uid, version)
@@ -114,6 +115,10 @@ class Informer(Generic[T]):
             else:
                 self._found[key] = made
         self._changed(key, old, made)
+
+    def _is_news(self, key: str, uid: str, version: str) -> bool:
+        had = self._versions.get(key)
+        return had is None or had[0] != uid or _newer(version, had[1])
 
     def _deleted(self, key: str, found: Object) -> None:
         had = self._versions.get(key)
