@@ -126,7 +126,7 @@ def test_pods_are_read_as_each_runtime_notes_them(
 def test_the_control_group_is_that_of_the_whole_container(
     path: str, said: str, expected: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bundle, "_groups", lambda _pid: ["/", path])
+    monkeypatch.setattr(bundle, "groups", lambda _pid: ["/", path])
     spec = {"linux": {"cgroupsPath": said}}
     assert bundle.group(1, ID, spec) == (path if expected is None else expected)
 
