@@ -78,7 +78,7 @@ class Agent:
         self._renewer = Renewer(
             access, node, options.namespace, self.store.run, options.lease, options.renew, _say
         )
-        self._renewer.changed = self._ring
+        self._renewer.back = self._server_is_back
 
     @property
     def _helpers(self) -> tuple[Child, ...]:
@@ -88,6 +88,10 @@ class Agent:
 
     def _ring(self) -> None:
         os.eventfd_write(self._bell, 1)
+
+    def _server_is_back(self) -> None:
+        self._watcher.again()
+        self._ring()
 
     def _hear(self, host: Document | None) -> None:
         self._heard.put(host)

@@ -57,6 +57,10 @@ class Watcher:
         self._node, self._heard, self._say = node, heard, say
         self.stop = threading.Event()
 
+    def again(self) -> None:
+        """Begin anew: the connection may be dead without anybody having said so."""
+        self._client.close()
+
     def run(self) -> None:
         pauses = Pauses()
         while not self.stop.is_set():
@@ -181,7 +185,7 @@ class Renewer:
         self._name, self._namespace, self._run = f"agent-{node}", namespace, run
         self._duration, self._interval, self._say = duration, interval, say
         self._holder = f"{node}_{clock.boot_id()[:8]}_{random.getrandbits(32):08x}"
-        self.changed: Callable[[], None] = lambda: None
+        self.back: Callable[[], None] = lambda: None  # the server answers again
         self.stop = threading.Event()
         self.until = self._left()
 
@@ -197,24 +201,25 @@ class Renewer:
         return clock.now() < self.until
 
     def run(self) -> None:
-        pauses = Pauses(self._interval / 2)
+        pauses, failed = Pauses(self._interval / 2), False
         while not self.stop.is_set():
             sent = clock.now()
             try:
                 self._renew()
             except ApiError as error:
                 self._say(f"the lease cannot be renewed: {error.message}")
+                failed = True
                 self.stop.wait(pauses.next())
                 continue
             pauses.ended()
-            held = self.holds
+            back, failed = failed or not self.holds, False
             self.until = sent + round(self._duration * 1e9)
             try:
                 lease.renew(self._run, LEASE, self.until)
             except OSError as error:
                 self._say(f"the keepers cannot be told of the lease: {error}")
-            if not held:
-                self.changed()
+            if back:
+                self.back()
             self.stop.wait(self._interval * random.uniform(0.9, 1.1))
 
     def _renew(self) -> None:
