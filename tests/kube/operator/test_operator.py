@@ -176,6 +176,19 @@ def test_a_server_that_does_not_answer_for_a_while_is_waited_for(bench: Bench) -
     assert bench.desired() == []
 
 
+def test_watches_that_break_are_begun_again(bench: Bench) -> None:
+    operator = bench.operate()
+    until(lambda: operator.leader.leads)
+    bench.apply("first", duration="5s")
+    bench.phase("first", "active")
+    for each in operator.caches._all:
+        assert each._client is not None
+        each._client.close()
+    bench.apply("second", selector={"pods": {"names": ["web-*-1"]}, "mode": "all"})
+    assert bench.phase("second", "active")["counts"]["targets"] == 3
+    assert bench.phase("first", "ended")["end"] == "recovered"
+
+
 def test_the_command_carries_out_faults_and_lets_go_when_it_is_told_to_end(bench: Bench) -> None:
     command = [sys.executable, "-m", "faultline.cli.main", "operator", "--lease", "3",
                "--kubeconfig", str(bench.server.kubeconfig()),
