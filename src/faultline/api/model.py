@@ -94,6 +94,10 @@ class Metadata(Model):
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", max_length=253)]
     """Unique among the resources of its kind."""
+    namespace: Annotated[
+        str, Field(pattern=_NAME[:-1].replace("^", "^(") + ")?$", max_length=63)
+    ] = ""
+    """In a Kubernetes cluster: where it is. Elsewhere it says nothing."""
     labels: dict[str, str] = Field(default_factory=dict[str, str])
     """Short texts to select by."""
     annotations: dict[str, str] = Field(default_factory=dict[str, str])
