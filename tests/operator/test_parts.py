@@ -164,6 +164,12 @@ def test_what_is_older_than_our_own_write_is_left_aside() -> None:
     assert cache.get("a") == "made anew"
 
 
+def test_an_object_that_cannot_be_read_is_left_out_and_watching_goes_on() -> None:
+    cache = Informer(MAPS, lambda each: each["data"]["x"], lambda *_: None)
+    cache.put({"metadata": {"name": "odd", "uid": "u", "resourceVersion": "1"}, "data": None})
+    assert cache.all() == {}
+
+
 class Watched:
     """A client whose watches are scripted."""
 

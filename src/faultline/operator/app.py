@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from faultline.api.halt import HaltStatus
 from faultline.api.host import Desired, HostSpec
-from faultline.errors import FaultlineError
+from faultline.errors import Bug, FaultlineError
 from faultline.kubeapi.client import Client
 from faultline.kubeapi.model import ApiError, Rest
 from faultline.operator import halting, writing
@@ -106,6 +106,8 @@ class Operator:
                     self._gather()
                     if self.caches.synced:
                         self._round(pool)
+                    if not self.caches.watching:
+                        raise Bug("a watch has ended by itself: nothing new would be seen")
         finally:
             self.leader.stop()
             self.caches.stop()
@@ -185,14 +187,17 @@ class Operator:
             halted = self.caches.halted()
             known = {found.view.uid: found for found in self.caches.faults.all().values()}
             if due:
-                self._look(due, known, self.caches.views(), halted)
+                self._look(pool, due, known, halted)
             self._write_hosts(pool, known.keys(), "" if halted is None else halted or "halted")
         self._report_halts()
 
     def _look(
-        self, due: Collection[str], known: Mapping[str, FaultObject],
-        views: dict[str, HostView], halted: str | None,
+        self, pool: ThreadPoolExecutor, due: Collection[str], known: Mapping[str, FaultObject],
+        halted: str | None,
     ) -> None:  # fmt: skip
+        """Decide all, one after the other; then write, several at a time."""
+        views = self.caches.views()
+        decided: list[tuple[FaultObject, Case, Decision]] = []
         for uid in due:
             fault, case = known.get(uid), self._cases[uid]
             if fault is None:
@@ -200,32 +205,53 @@ class Operator:
                 continue
             case.looked, case.due = time.monotonic(), math.inf
             try:
-                self._one(fault, case, views, halted)
-                case.failures = 0
+                decided.append((fault, case, self._decided(fault, case, views, halted)))
             except FaultlineError as error:
                 self._failed(fault, case, error)
-            if not self.leader.leads:
-                return
+        for (fault, case, _), error in zip(decided, pool.map(self._one, decided), strict=True):
+            if error is None:
+                case.failures = 0
+            else:
+                self._failed(fault, case, error)
 
-    def _one(
+    def _decided(
         self, fault: FaultObject, case: Case, views: dict[str, HostView], halted: str | None
-    ) -> None:
-        view, client = fault.view, self._client
+    ) -> Decision:
+        view = fault.view
         case.asks = asks(view)
         cluster, unready = self.caches.cluster(view, views)
         decision = reconcile(view, Facts(time.time(), views, cluster, halted, unready))
         case.took = time.monotonic() - case.looked
         self._want(case, decision.wanted)
         case.at(case.looked + max(decision.wake, 0.05))
+        return decision
+
+    def _one(self, decided: tuple[FaultObject, Case, Decision]) -> FaultlineError | None:
+        """Write what was decided of one fault; what kept it from that, if anything did."""
+        if not self.leader.leads:
+            return None
+        client = self._writers.get()
+        try:
+            self._write_fault(client, *decided)
+        except FaultlineError as error:
+            return error
+        finally:
+            self._writers.put(client)
+        return None
+
+    def _write_fault(
+        self, client: Client, fault: FaultObject, case: Case, decision: Decision
+    ) -> None:
+        view, faults = fault.view, self.caches.faults
         if decision.finalizer and not view.finalizer:
-            self.caches.faults.put(writing.finalizer(client, fault, there=True))
+            faults.put(writing.finalizer(client, fault, there=True))
         elif decision.status != view.status and self._worth(fault, case, decision):
             case.written = case.looked
             for notice in decision.notices:
                 writing.event(client, view, notice, self.identity)
-            self.caches.faults.put(writing.status(client, fault, decision))
+            faults.put(writing.status(client, fault, decision))
         elif view.finalizer and not decision.finalizer:
-            self.caches.faults.put(writing.finalizer(client, fault, there=False))
+            faults.put(writing.finalizer(client, fault, there=False))
 
     def _worth(self, fault: FaultObject, case: Case, decision: Decision) -> bool:
         """Numbers that grow are written from time to time, whatever else has changed at once."""

@@ -63,6 +63,11 @@ class Caches:
         """Whether everything has been listed once."""
         return all(each.synced.is_set() for each in self._all)
 
+    @property
+    def watching(self) -> bool:
+        """Whether all of it is still kept up to date."""
+        return all(each.alive for each in self._all)
+
     # ------------------------------------------------------------------ what has changed
 
     def _fault(self, key: str, old: Any, new: Any) -> None:

@@ -49,6 +49,11 @@ class Informer(Generic[T]):
         with self._lock:
             return dict(self._found)
 
+    @property
+    def alive(self) -> bool:
+        """Whether it is kept up to date, or will be again."""
+        return self._thread is not None and self._thread.is_alive()
+
     # ------------------------------------------------------------------ keeping it
 
     def start(self, client: Client) -> None:
@@ -104,7 +109,11 @@ class Informer(Generic[T]):
         key, uid, version = key_of(found), str(metadata(found).get("uid")), version_of(found)
         if not self._is_news(key, uid, version):
             return  # our own write, told again by the watch
-        made = self._make(found)
+        try:
+            made = self._make(found)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            _log.warning("%s %s cannot be read: %r", self.kind.kind, key, error)
+            made = None
         with self._lock:
             if not self._is_news(key, uid, version):
                 return
