@@ -212,6 +212,44 @@ def test_the_command_carries_out_faults_and_lets_go_when_it_is_told_to_end(bench
     until(lambda: bench.get("delay") is None)
 
 
+def test_the_rights_that_the_page_lists_are_enough(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "kubernetes.md").read_text()
+    written = page.partition("## Rights of the operator")[2].partition("```yaml")[2]
+    rules = yaml.safe_load(written.partition("```")[0])["rules"]
+    name, group = f"operator-{bench.mark}", "rbac.authorization.k8s.io"
+    role = {"apiVersion": f"{group}/v1", "kind": "ClusterRole", "metadata": {"name": name}}
+    binding = {
+        **role, "kind": "ClusterRoleBinding",
+        "subjects": [{"apiGroup": group, "kind": "User", "name": "nobody"}],
+        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": name},
+    }  # fmt: skip
+    path = f"/apis/{group}/v1"
+    for plural, made in (("clusterroles", {**role, "rules": rules}),
+                         ("clusterrolebindings", binding)):  # fmt: skip
+        bench.client.rest.request("POST", f"{path}/{plural}", None, made).json()
+    try:
+        bench.access = bench.server.access("nobody-token")
+        bench.operate()
+        web = {"pods": {"labels": {"app": "web"}}, "mode": "all", "live": "follow"}
+        bench.apply("delay", selector=web)
+        bench.phase("delay", "active")
+        bench.apply("leader", selector={"plugin": {"name": "leader", "params": {"lease": "x"}}})
+        assert "held by no pod" in bench.phase("leader", "refused")["message"]
+        halt = {"apiVersion": VERSION, "kind": "Halt", "metadata": {"name": "stop"}, "spec": {}}
+        bench.client.create(HALTS, halt)
+        bench.phase("delay", "ended")
+        until(lambda: (bench.client.get(HALTS, "stop").get("status") or {}).get("undone"))
+        bench.client.delete(FAULTS, "delay", bench.namespace)
+        until(lambda: bench.get("delay") is None)
+        assert "Recovered" in bench.events()
+        assert "forbidden" not in caplog.text
+    finally:
+        for plural in ("clusterrolebindings", "clusterroles"):
+            bench.client.rest.request("DELETE", f"{path}/{plural}/{name}")
+
+
 # ---------------------------------------------------------------------------- plan
 
 
