@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from tests.stores import histories
@@ -195,7 +195,16 @@ def test_any_order_of_operations_is_as_the_model_says(where: str, examples: int)
     check(lambda: open_store(where), lambda: open_store(where), examples)
 
 
-def check(one: Callable[[], Store], other: Callable[[], Store], examples: int) -> None:
+QUICK = (Phase.explicit, Phase.reuse, Phase.generate)
+"""Without making a failure smaller: for stores that are slow."""
+
+
+def check(
+    one: Callable[[], Store],
+    other: Callable[[], Store],
+    examples: int,
+    phases: Collection[Phase] = tuple(Phase),
+) -> None:
     with closing(one()) as first, closing(other()) as second:
         machine = type("Bound", (Operations,), {"stores": (first, second)})
         checks = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
@@ -204,5 +213,6 @@ def check(one: Callable[[], Store], other: Callable[[], Store], examples: int) -
             stateful_step_count=20,
             deadline=None,
             suppress_health_check=checks,
+            phases=phases,
         )
         run_state_machine_as_test(machine, settings=chosen)

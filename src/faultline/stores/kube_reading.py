@@ -134,10 +134,11 @@ class Reading:
         return made, self.flusher.keep(named, raw, fence, series, log)
 
     def _ours(self, kept: Kept, raw: Object) -> bool:
-        """Whether nobody but us can have written its series. The version does not tell: a status
-        that is written as it was has none of its own.
+        """Whether nobody but us has written its series: it is ours, and what is there is what we
+        have written last, or what we have still to write.
         """
-        return kept.fence > 0 and kept.fence == objects.fence_of(raw)
+        as_we_left_it = kept.version == objects.version_of(raw) or kept.since is not None
+        return 0 < kept.fence == objects.fence_of(raw) and as_we_left_it
 
     def list(
         self, kind: type[R], labels: dict[str, str] | None = None, limit: int | None = None

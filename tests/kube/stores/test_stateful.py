@@ -14,4 +14,4 @@ pytestmark = pytest.mark.needs_apiserver
 @pytest.mark.parametrize("examples", [3, pytest.param(60, marks=pytest.mark.full)])
 def test_any_order_of_operations_is_as_the_model_says(opener: Opener, examples: int) -> None:
     """One of the two keeps what it knows, the other asks each time."""
-    suite.check(partial(opener, cached=True), opener, examples)
+    suite.check(partial(opener, cached=True), opener, examples, suite.QUICK)
