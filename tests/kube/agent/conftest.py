@@ -205,9 +205,8 @@ def crew(prepared: Server, tmp_path: Path) -> Generator[Crew]:
             dismiss(recovery.store)  # they would wait for a while
         until(lambda: not keepers(made.state), words="keepers did not end")
         shutil.rmtree(open_store(made.state).run, ignore_errors=True)
-    with contextlib.suppress(
-        ApiError
-    ):  # a Host is for the whole cluster: an operator would wait for it
+    # It is for the whole cluster: an operator would wait for it.
+    with contextlib.suppress(ApiError):
         made.client.delete(HOSTS, made.node)
     made.client.close()
 
