@@ -255,7 +255,8 @@ class Everywhere(Chosen):
         with self.own(runtime, image) as name:
             before = containers.find(name)
             record = injector.inject(order("container.stop", name, grace="0s"))
-            assert injector.observe(record.uid).effect is Effect.EFFECTIVE
+            found = injector.observe(record.uid)
+            assert found.effect is Effect.EFFECTIVE, found
             assert not before.process.alive()
             assert runtime.state(name) != "running"
             assert injector.recover(record.uid).end is End.RECOVERED
