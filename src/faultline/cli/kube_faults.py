@@ -20,7 +20,11 @@ Faults of Kubernetes objects need no agent and no node: they are carried out ove
 Each is a set of fields, or objects, that are changed for a while. What is needed to undo it is
 written into the object in the same request as the change, so that it is found without any record.
 Undoing puts back each field that still has our value; what somebody else has changed meanwhile is
-left alone and reported."""
+left alone and reported.
+
+The operator does not carry them out yet: a Fault that names one is refused. In Python,
+`faultline.kubefaults` plans, applies, measures and undoes them; nothing ends them at a deadline
+there but whoever applied them."""
 
 
 def describe(fault_id: str) -> dict[str, Any]:
@@ -84,7 +88,10 @@ def _table(headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 @click.argument("fault", required=False)
 @output.format_option
 def faults(fault: str | None, form: str) -> int:
-    """List the faults of Kubernetes objects, or explain one FAULT, as `pod.evict`."""
+    """List the faults of Kubernetes objects, or explain one FAULT, as `pod.evict`.
+
+    The operator does not carry them out yet.
+    """
     if form != "table":
         found = [fault] if fault else list(registry.faults())
         output.emit([describe(each) for each in found], form)

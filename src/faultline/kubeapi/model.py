@@ -79,7 +79,7 @@ def refusal(status: int, body: Any) -> ApiError:
     reason = str(told.get("reason") or "")
     message = str(told.get("message") or f"the API server answered {status}")
     hints = {
-        "Forbidden": "the account needs that right: see `faultline kube manifests`",
+        "Forbidden": "the account needs that right: docs/kubernetes.md and docs/stores.md list them",
         "Unauthorized": "the credentials are not accepted: log in again",
     }
     details = cast(Object, told.get("details") or {})

@@ -31,7 +31,7 @@ PATIENCE = 10.0
 WRITING = 10.0
 """Seconds that a write may take: whoever waits for it may have a fault to undo."""
 _BUSY = (429, 503)
-_MANIFESTS = "the account needs it: faultline kube manifests"
+_MANIFESTS = "the rights that are needed are listed in docs/stores.md"
 _FORBIDDEN = re.compile(r"cannot (\S+) resource \"([^\"]+)\"(?:.*in the namespace \"([^\"]+)\")?")
 _TYPES = re.compile(r"could not find the requested resource|answered 404")
 
@@ -186,7 +186,7 @@ def _missing(error: ApiError, kind: str, name: str) -> FaultlineError:
     if _TYPES.search(error.message):
         return StoreFailed(
             f"the API server knows no {kind} of ours",
-            hint="define them: faultline kube manifests | kubectl apply -f -",
+            hint="define them: faultline kube crds | kubectl apply --server-side -f -",
         )
     if "namespaces " in error.message:
         return UnknownName(error.message, hint="make it: kubectl create namespace NAME")
