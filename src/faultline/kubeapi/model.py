@@ -79,7 +79,7 @@ def refusal(status: int, body: Any) -> ApiError:
     reason = str(told.get("reason") or "")
     message = str(told.get("message") or f"the API server answered {status}")
     hints = {
-        "Forbidden": "the account needs that right: docs/kubernetes.md and docs/stores.md list them",
+        "Forbidden": "the account needs that right: docs/kubernetes.md and docs/stores.md",
         "Unauthorized": "the credentials are not accepted: log in again",
     }
     details = cast(Object, told.get("details") or {})
@@ -126,6 +126,24 @@ class Rest(Protocol):
     def close(self) -> None:
         """Let go of the connections. Idempotent."""
         ...
+
+
+class Wrapped:
+    """A connection around another one: each request passes it."""
+
+    def __init__(self, rest: Rest) -> None:
+        self._rest = rest
+
+    @property
+    def server(self) -> str:
+        return self._rest.server
+
+    @property
+    def namespace(self) -> str:
+        return self._rest.namespace
+
+    def close(self) -> None:
+        self._rest.close()
 
 
 @dataclass(frozen=True, slots=True)

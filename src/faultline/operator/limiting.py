@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 
-from faultline.kubeapi.model import Answer, Rest
+from faultline.kubeapi.model import Answer, Rest, Wrapped
 
 
 class Budget:
@@ -32,22 +32,12 @@ class Budget:
             return max(0.0, -self._left / self._rate)
 
 
-class Limited:
+class Limited(Wrapped):
     """A `Rest` that waits for its turn."""
 
     def __init__(self, rest: Rest, budget: Budget) -> None:
-        self._rest, self._budget = rest, budget
-
-    @property
-    def server(self) -> str:
-        return self._rest.server
-
-    @property
-    def namespace(self) -> str:
-        return self._rest.namespace
-
-    def close(self) -> None:
-        self._rest.close()
+        super().__init__(rest)
+        self._budget = budget
 
     def request(
         self,

@@ -62,7 +62,7 @@ class KubeStore(Reading):
                 if not objects.same(spec, raw.get("spec")):
                     raise Unsupported(
                         f"the server does not keep all that a {kind.kind} of this version has",
-                        hint="define it anew: faultline kube crds | kubectl apply --server-side -f -",
+                        hint="anew: faultline kube crds | kubectl apply --server-side -f -",
                     )
                 raw = raw if told is None else self._told(kind, raw, told, series)
             except FaultlineError:

@@ -20,7 +20,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from faultline.errors import FaultlineError, InvalidDocument, Refused, UnknownName, UsageError
 from faultline.kubeapi.client import Client
-from faultline.kubeapi.model import Answer, ApiError, Kind, Rest
+from faultline.kubeapi.model import Answer, ApiError, Kind, Rest, Wrapped
 from faultline.stores.model import Exists, Expired, Stale, StoreFailed
 
 if TYPE_CHECKING:
@@ -75,25 +75,17 @@ class Where:
             ) from error
 
 
-class Patient:
+class Patient(Wrapped):
     """A connection that asks again where the server wants to be asked later."""
 
     def __init__(self, rest: Rest) -> None:
-        self._rest = rest
+        super().__init__(rest)
         self._ending = threading.Event()
         self.requests = 0  # that were sent, watches included
 
-    @property
-    def server(self) -> str:
-        return self._rest.server
-
-    @property
-    def namespace(self) -> str:
-        return self._rest.namespace
-
     def close(self) -> None:
         self._ending.set()
-        self._rest.close()
+        super().close()
 
     def request(
         self,
