@@ -38,6 +38,23 @@ class PodTarget(Model):
     """Who replaces it when it goes, as KIND/NAME."""
 
 
+class ObjectTarget(Model):
+    """An object of the API server by its identity: another one of the same name is not it."""
+
+    api_version: str
+    """The group and version by which it was found."""
+    kind: str
+    """Its kind."""
+    namespace: str = ""
+    """Its namespace; empty for an object of the cluster."""
+    name: str
+    """Its name."""
+    uid: str
+    """Its uid."""
+    owner: str = ""
+    """Who replaces it when it goes, as KIND/NAME."""
+
+
 class Desired(Model):
     """One fault on one target of this host."""
 
@@ -61,6 +78,8 @@ class Desired(Model):
     """Guards that are overridden, by name."""
     pod: PodTarget | None = None
     """The pod that it acts on; without it and without `target`, the host itself."""
+    object: ObjectTarget | None = None
+    """The object that it acts on, if it is a fault of objects: the operator carries it out."""
     target: TargetSpec = Field(default_factory=TargetSpec)
     """A target of the host that is no pod."""
     follow: bool = False
@@ -111,6 +130,9 @@ class Actual(StatusModel):
     as that the lease was over."""
     error: str = ""
     """Why it could not be injected, measured or undone."""
+    record: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])
+    """Of a fault of objects: which objects it changes, makes or ends, written before the first
+    call. What their fields were is in a note on each of them."""
 
 
 class Capability(StatusModel):

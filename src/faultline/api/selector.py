@@ -1,7 +1,7 @@
 """Selectors: which of a set a fault hits, and how many of them.
 
-A selector says what the set is (`containers`, `processes`, `cgroups`, `pods`, `nodes`, or what a
-plug-in finds; exactly one), and which part of it is meant (`mode`). What of the set is not hit is
+A selector says what the set is (`containers`, `processes`, `cgroups`, `pods`, `nodes`, `objects`, or
+what a plug-in finds; exactly one), and which part of it is meant (`mode`). What of the set is not hit is
 the control group.
 """
 
@@ -19,6 +19,7 @@ from faultline.api.selector_cluster import (
     Glob,
     LabelExpression,
     NodeSelector,
+    ObjectSelector,
     OwnerSelector,
     PodPhase,
 )
@@ -132,7 +133,7 @@ class PluginSelector(Model):
     """Its parameters."""
 
 
-SETS = ("containers", "processes", "cgroups", "pods", "nodes", "plugin")
+SETS = ("containers", "processes", "cgroups", "pods", "nodes", "objects", "plugin")
 
 
 class Selector(Model):
@@ -148,6 +149,8 @@ class Selector(Model):
     """Pods of this node, or of a cluster."""
     nodes: NodeSelector | None = None
     """Whole nodes of a cluster, or with `target` something on each of them."""
+    objects: ObjectSelector | None = None
+    """Other objects of a cluster: workloads, services, settings, namespaces."""
     plugin: PluginSelector | None = None
     """What somebody else finds."""
     mode: Mode | None = None

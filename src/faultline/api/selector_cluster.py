@@ -78,3 +78,30 @@ class NodeSelector(Model):
         default_factory=list[LabelExpression]
     )
     """Requirements on its labels; all of them."""
+
+
+class ObjectSelector(Model):
+    """Objects of a cluster, for faults that are carried out over the API server alone
+    (`faultline kube faults`). Everything that is given must fit; nothing means all. Pods and nodes
+    have selectors of their own.
+    """
+
+    kind: Annotated[str, Field(pattern=r"^([A-Z][A-Za-z0-9]*)?$", max_length=63)] = ""
+    """`Deployment`, `Service`, `ConfigMap`, ...; without it the one kind that the fault takes."""
+    api_version: Annotated[str, Field(pattern=r"^([a-z0-9.-]+/)?[a-z0-9]*$", max_length=300)] = ""
+    """Its group and version, `apps/v1`; without it what the server prefers."""
+    namespaces: Annotated[list[Glob], Field(max_length=100)] = Field(default_factory=list[str])
+    """Their namespaces, or patterns of them; any of these. Without it that of the fault itself. A
+    Namespace is in itself; an object of the cluster is in none."""
+    name: Glob = ""
+    """The name, or a pattern of it: `web-*`."""
+    names: Annotated[list[Glob], Field(max_length=1000)] = Field(default_factory=list[str])
+    """Several names or patterns, as NAME or NAMESPACE/NAME; any of these."""
+    labels: dict[str, str] = Field(default_factory=dict[str, str])
+    """Labels that it has, with these values."""
+    expressions: Annotated[list[LabelExpression], Field(max_length=100)] = Field(
+        default_factory=list[LabelExpression]
+    )
+    """Requirements on its labels; all of them."""
+    annotations: dict[str, str] = Field(default_factory=dict[str, str])
+    """Annotations that it has, with these values."""

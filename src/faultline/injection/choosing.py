@@ -94,7 +94,9 @@ def choose(node: str, selector: Selector, seed: str, allow: frozenset[str] = fro
 
 
 def _of_host(node: str, selector: Selector) -> None:
-    beyond = [name for name in ("nodes", "spread") if getattr(selector, name) is not None]
+    beyond = [
+        name for name in ("nodes", "objects", "spread") if getattr(selector, name) is not None
+    ]
     beyond += ["live"] if selector.live != "freeze" else []
     if selector.pods is not None:
         beyond += [f"pods.{to_camel(name)}" for name in ELSEWHERE if getattr(selector.pods, name)]
