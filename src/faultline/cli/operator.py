@@ -28,10 +28,13 @@ WRITERS = 4
               help="Requests a second to the API server, on average.")  # fmt: skip
 @click.option("--lease", type=click.FloatRange(3, 300), default=15, show_default=True,
               help="Seconds after which another operator takes over from a dead one.")  # fmt: skip
+@click.option("--metrics", metavar="HOST:PORT",
+              help="Where /metrics is answered, for Prometheus: in a pod 0.0.0.0:9095. Without it "
+              "nothing listens.")  # fmt: skip
 @click.option("--quiet", is_flag=True, help="Say nothing but warnings.")
 def operator(
     kubeconfig: str | None, context: str | None, namespace: str | None, rate: float, lease: float,
-    quiet: bool,
+    metrics: str | None, quiet: bool,
 ) -> int:  # fmt: skip
     """Carry out the Faults of a Kubernetes cluster through the agents of its nodes.
 
@@ -52,7 +55,16 @@ def operator(
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
-    made.run()
+    if metrics is None:
+        made.run()
+        return 0
+    from faultline.operator.exposition import serve
+
+    unserved = serve(made, metrics)
+    try:
+        made.run()
+    finally:
+        unserved()
     return 0
 
 

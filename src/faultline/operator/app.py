@@ -26,9 +26,10 @@ from faultline.kubeapi.client import Client
 from faultline.kubeapi.model import ApiError, Rest
 from faultline.operator import halting, writing
 from faultline.operator.caches import Caches, asks
-from faultline.operator.hosts import HostObject, asked
+from faultline.operator.hosts import HostObject, asked, owners
 from faultline.operator.leading import Leader
 from faultline.operator.limiting import Budget, Limited
+from faultline.operator.meters import Meters
 from faultline.operator.model import Decision, Facts, Wanted
 from faultline.operator.reading import Reader
 from faultline.operator.reconcile import reconcile
@@ -76,13 +77,14 @@ class Operator:
         self.settings = settings or Settings()
         self.budget = Budget(self.settings.rate, round(self.settings.rate * 2))
         self.identity = f"{socket.gethostname()}_{os.getpid()}_{secrets.token_hex(3)}"
-        self._connect = lambda: Client(Limited(connect(), self.budget))
+        self.meters = Meters()
+        self._connect = lambda: Client(Limited(connect(), self.budget, self.meters), connect)
         self._wakes: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
         self._ending = threading.Event()
         self._client = self._connect()
         self._writers: queue.SimpleQueue[Client] = queue.SimpleQueue()
         own = self.settings.namespace
-        self.caches = Caches(own, Reader(self._client), self._wake)
+        self.caches = Caches(own, Reader(self._client), self._wake, self._told)
         self.leader = Leader(
             self._connect(), own, self.identity, self.settings.lease, self.settings.lease / 4,
             lambda: self._wake("leader", ""),
@@ -119,7 +121,23 @@ class Operator:
         self._ending.set()
         self._wake("stop", "")
 
+    def waiting(self) -> dict[str, int]:
+        """What has not been looked at or written yet: how long the queues are."""
+        now = time.monotonic()
+        due = sum(case.due <= now for case in list(self._cases.values()))
+        return {"changes": self._wakes.qsize(), "faults": due, "hosts": len(self._dirty)}
+
     # ------------------------------------------------------------------ what has changed
+
+    def _told(self, old: HostObject | None, new: HostObject | None) -> None:
+        """Counted by who leads alone."""
+        if self.leader.leads:
+            undone = {
+                found.view.uid: found.view.status.recovery_started
+                for found in (self.caches.faults.get(o) for o in owners(new))
+                if found is not None and found.view.status.recovery_started is not None
+            }
+            self.meters.host(old, new, undone)
 
     def _wake(self, what: str, key: str) -> None:
         self._wakes.put((what, key))
@@ -222,6 +240,7 @@ class Operator:
         cluster, unready = self.caches.cluster(view, views)
         decision = reconcile(view, Facts(time.time(), views, cluster, halted, unready))
         case.took = time.monotonic() - case.looked
+        self.meters.looked(case.took)
         self._want(case, decision.wanted)
         case.at(case.looked + max(decision.wake, 0.05))
         return decision
@@ -279,6 +298,7 @@ class Operator:
         case.failures = 1 if passing else case.failures + 1
         case.at(case.looked + _pause(case.failures))
         if not passing:
+            self.meters.failed()
             _log.warning("%s: %s", fault.view.owner, error.message)
 
     # ------------------------------------------------------------------ hosts

@@ -32,12 +32,18 @@ Wake = Callable[[str, str], None]
 `node`, `pods`, `halt`.
 """
 
+Tell = Callable[[HostObject | None, HostObject | None], None]
+"""What a Host said before, and what it says now."""
+
 
 class Caches:
     """Copies of what the API server has."""
 
-    def __init__(self, namespace: str, reader: Reader, wake: Wake) -> None:
+    def __init__(
+        self, namespace: str, reader: Reader, wake: Wake, tell: Tell | None = None
+    ) -> None:
         self._namespace, self._reader, self._wake = namespace, reader, wake
+        self._tell = tell or _nothing_told
         self.faults = _informer(FAULTS, fault_of, self._fault)
         self.hosts = _informer(HOSTS, HostObject.of, self._host)
         self.halts = _informer(HALTS, halt_of, self._halt)
@@ -78,6 +84,7 @@ class Caches:
 
     def _host(self, key: str, old: HostObject | None, new: HostObject | None) -> None:
         self._wake("host", key)
+        self._tell(old, new)
         for owner in {owner for each in (old, new) if each for owner in each.view.parts}:
             self._wake("share", owner)
 
@@ -154,6 +161,10 @@ def asks(fault: FaultView) -> bool:
     if status.phase == "pending" or not conditions.holds(status.conditions, "Resolved"):
         return True
     return living.is_live(fault.spec)
+
+
+def _nothing_told(old: HostObject | None, new: HostObject | None) -> None:
+    """Nobody counts."""
 
 
 def _nothing(key: str, old: object, new: object) -> None:

@@ -49,7 +49,17 @@ def view_of(name: str, spec: HostSpec, status: HostStatus) -> HostView:
     cannot = {each.fault: each.why for each in status.capabilities if not each.works}
     made = {owner: Part(tuple(entries)) for owner, entries in parts.items()}
     there = sum(each.stage in ("injecting", "active", "recovering") for each in status.actual)
-    return HostView(name, halted=spec.halted, parts=made, open=there, cannot=cannot)
+    return HostView(
+        name, halted=spec.halted, parts=made, open=there, cannot=cannot, marks=len(status.unwanted)
+    )
+
+
+def owners(host: HostObject | None) -> set[str]:
+    """The Faults that want something there, as NAMESPACE/NAME."""
+    entries = host.spec.desired if host is not None else ()
+    return {
+        each.owner.removeprefix("Fault/") for each in entries if each.owner.startswith("Fault/")
+    }
 
 
 def asked(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
 
-from faultline.kubeapi.model import Answer, Rest, Wrapped
+from faultline.kubeapi.model import Answer, ApiError, Rest, Wrapped
+from faultline.operator.meters import Meters
 
 
 class Budget:
@@ -33,11 +34,12 @@ class Budget:
 
 
 class Limited(Wrapped):
-    """A `Rest` that waits for its turn."""
+    """A `Rest` that waits for its turn, and counts."""
 
-    def __init__(self, rest: Rest, budget: Budget) -> None:
+    def __init__(self, rest: Rest, budget: Budget, meters: Meters | None = None) -> None:
         super().__init__(rest)
         self._budget = budget
+        self._meters = meters or Meters()
 
     def request(
         self,
@@ -50,11 +52,30 @@ class Limited(Wrapped):
     ) -> Answer:
         wait = self._budget.take()
         if wait > 0:
+            self._meters.waits(wait)
             time.sleep(wait)
-        return self._rest.request(method, path, query, body, content, timeout)
+        with self._meters.request(_verb(method, query or {})) as codes:
+            answer = self._rest.request(method, path, query, body, content, timeout)
+            codes.append(answer.status)
+            return answer
 
+    @contextmanager
     def lines(
         self, path: str, query: Mapping[str, str], timeout: float
-    ) -> AbstractContextManager[Iterator[bytes]]:
+    ) -> Generator[Iterator[bytes]]:
         self._budget.take()
-        return self._rest.lines(path, query, timeout)
+        with self._meters.request("watch") as codes:
+            try:
+                with self._rest.lines(path, query, timeout) as lines:
+                    codes.append(200)
+                    yield lines
+            except ApiError as error:
+                codes.append(error.status)
+                raise
+
+
+def _verb(method: str, query: Mapping[str, str]) -> str:
+    """As the rights of Kubernetes name it."""
+    if method == "GET":
+        return "list" if "limit" in query else "get"
+    return {"POST": "create", "PUT": "update"}.get(method, method.lower())

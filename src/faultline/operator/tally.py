@@ -110,6 +110,7 @@ class HostView:
     open: int = 0  # faults that it has, whoever wants them
     heard: bool = True  # whether its agent has acted upon what is asked of it now
     cannot: Mapping[str, str] = field(default_factory=dict[str, str])  # faults, and why not
+    marks: int = 0  # of ours that no journal of it knows
 
 
 def counts(shares: Iterable[HostShare]) -> FaultCounts:
