@@ -7,11 +7,12 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from faultline.api.model import Model
-from faultline.api.quantities import Between, Duration, text
-from faultline.api.selector import Selector
+from faultline.api.quantities import Between, Duration, Percent, text
+from faultline.api.selector import PodSelector, Selector
+from faultline.api.selector_cluster import Glob
 from faultline.api.target import TargetSpec
 
-__all__ = ["AimedFaultSpec", "FaultSpec", "TargetSpec"]
+__all__ = ["AimedFaultSpec", "FaultSpec", "Flap", "Peer", "TargetSpec"]
 
 
 class FaultSpec(Model):
@@ -29,12 +30,39 @@ class FaultSpec(Model):
     """Where it acts: without it, on this host."""
 
 
+class Peer(Model):
+    """The other side of a conversation: all pods that a selector finds, as long as it lasts."""
+
+    pods: PodSelector
+    """Which pods of the cluster. Those that come later are among them, those that go are not."""
+    exclude: Annotated[list[Glob], Field(max_length=100)] = Field(default_factory=list[str])
+    """Names that are not meant, or patterns of them: NAME or NAMESPACE/NAME."""
+
+
+class Flap(Model):
+    """A fault that comes and goes."""
+
+    present: Annotated[Duration, Between("1s", "1d")]
+    """How long it is there."""
+    absent: Annotated[Duration, Between("1s", "1d")]
+    """How long it is not."""
+    jitter: Annotated[Percent, Between("0%", "90%")] = text("0%")
+    """By how much each time is longer or shorter than `present`, by chance; the next one begins
+    when it would have begun anyway."""
+
+
 class AimedFaultSpec(FaultSpec):
     """One fault for a duration, on one target or on several that a selector finds."""
 
     selector: Selector | None = None
     """Instead of a target: which of a set it acts on, each with a proof of its own. Resolved when
     the run begins. With `nodes` the target may stand beside it: what is hit on each node."""
+    peer: Peer | None = None
+    """In a cluster, of a fault of the network that takes addresses: only what the targets send to
+    these pods, or with `direction: in` get from them, or with `both` either. Their addresses, and
+    those of services that lead to them alone, are kept up to date while the fault is there."""
+    flap: Flap | None = None
+    """In a cluster, of a fault of its objects: it comes and goes instead of staying."""
 
     @model_validator(mode="after")
     def _one_way(self) -> AimedFaultSpec:

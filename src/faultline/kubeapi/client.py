@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -44,12 +44,17 @@ class Seen:
 class Client:
     """One API server."""
 
-    def __init__(self, rest: Rest) -> None:
+    def __init__(self, rest: Rest, again: Callable[[], Rest] | None = None) -> None:
         self.rest = rest
+        self._again = again
         self._kinds: dict[str, Kind] = {}
 
     def close(self) -> None:
         self.rest.close()
+
+    def another(self) -> Rest:
+        """A connection of one's own to the same server, where somebody said how it is made."""
+        return self._again() if self._again is not None else self.rest
 
     # ------------------------------------------------------------------ reading
 
@@ -238,6 +243,21 @@ class Client:
                 if wanted in (kind.kind.lower(), kind.plural):
                     return kind
         raise ApiError(404, "NotFound", f"the server knows no kind {wanted}.{group or '*'}")
+
+    def exact(self, kind: str, version: str) -> Kind:
+        """The kind of exactly this name, group and version; raises ApiError with reason NotFound."""
+        key = f"{kind} {version}"
+        if key not in self._kinds:
+            found = [each for each in self.served(version) if each.kind == kind]
+            if not found:
+                raise ApiError(404, "NotFound", f"the server has no {kind} in {version}")
+            self._kinds[key] = found[0]
+        return self._kinds[key]
+
+    def preferred(self) -> list[str]:
+        """The groups that the server has, each in the version that it prefers."""
+        groups = cast("list[Object]", self._read("/apis").get("groups") or [])
+        return ["v1", *(str(each["preferredVersion"]["groupVersion"]) for each in groups)]
 
     def served(self, version: str) -> list[Kind]:
         """The kinds of one group and version; none if the server does not have it."""

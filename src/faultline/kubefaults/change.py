@@ -10,18 +10,18 @@ written.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
 from faultline.errors import ApplyFailed, FaultlineError, PlanStale, Refused, TargetGone
 from faultline.kubeapi.client import Client
 from faultline.kubeapi.model import ApiError, Kind, Object, metadata, version_of
-from faultline.kubefaults import notes
+from faultline.kubefaults import back, loads, many, notes
+from faultline.kubefaults.back import found
 from faultline.kubefaults.fields import Field, edit_all, shown
+from faultline.kubefaults.notes import OWNER
 
-OWNER = "faultline.dev/fault"
-"""The label of what a fault has made: the uid of the fault."""
 _TRIES = 8  # writes of others that are borne before a change is given up
 
 
@@ -38,15 +38,16 @@ class Outcome(StrEnum):
 class Change:
     """One alteration of one object; plain data."""
 
-    do: Literal["patch", "create", "delete", "evict"]
+    do: Literal["patch", "create", "delete", "evict", "many", "load"]
     kind: Kind
     namespace: str
     name: str
     uid: str = ""  # of the object as it was planned; of what is created, none
     part: str = ""  # a subresource: `status`
     fields: tuple[Field, ...] = ()
-    object: Object | None = None  # what is created
+    object: Object | None = None  # what is created; of what is deleted, what is made anew
     grace: int | None = None  # seconds, for what is deleted
+    extra: dict[str, Any] = field(default_factory=dict[str, Any])  # of `many`, `load` and `delete`
 
     @property
     def words(self) -> str:
@@ -62,8 +63,16 @@ class Change:
                 return f"{self.words}: {told}", "each field that still has our value is put back"
             case "create":
                 return f"{self.words} is created", "it is deleted, if it is still the one we made"
+            case "delete" if self.object is not None:
+                return f"{self.words} is deleted", f"it is made anew; {back.LOST}"
             case "delete":
                 return f"{self.words} is deleted", "nothing: whoever owns it makes another one"
+            case "many":
+                told = f"{self.extra['count']} {self.kind.plural} {self.name}-N are created"
+                return f"{told} in {self.namespace}", "those with our label are deleted"
+            case "load":
+                told = f"{loads.words(self.extra)} for at most {self.extra['seconds']:g} s"
+                return told, "it is stopped, and what it made is deleted by our label"
             case "evict":
                 return f"{self.words} is evicted", "nothing: whoever owns it makes another one"
 
@@ -85,6 +94,7 @@ class Change:
             tuple(Field(tuple(f["path"]), f["before"], f["after"]) for f in fields),
             data["object"],
             data["grace"],
+            data.get("extra") or {},
         )
 
 
@@ -113,11 +123,14 @@ def apply(client: Client, change: Change, fault: str) -> str:
             case "create":
                 return _create(client, change, fault)
             case "delete":
-                where = (change.kind, change.name, change.namespace)
-                client.delete(*where, uid=change.uid, grace=change.grace)
+                back.delete(client, change)
                 return change.uid
             case "evict":
                 return _evict(client, change)
+            case "many":
+                return many.make(client, change, fault)
+            case "load":
+                return loads.begin(client, change, fault)
     except ApiError as error:
         raise _translated(error, change) from error
 
@@ -189,6 +202,14 @@ def _evict(client: Client, change: Change) -> str:
 def undo(client: Client, change: Change, fault: str) -> Undone:
     """Take the change back. Harmless if it is not made; raises ApiError if the server is away."""
     match change.do:
+        case "delete" if change.object is not None:
+            well, told = back.put(client, change)
+            return Undone(Outcome.RECOVERED if well else Outcome.PERSON, told)
+        case "many" | "load":
+            if change.do == "load":
+                loads.end(change, fault)
+            left = many.unmake(client, change, fault)
+            return Undone(Outcome.PERSON, left) if left else Undone(Outcome.RECOVERED)
         case "delete" | "evict":
             return Undone(Outcome.NOTHING)
         case "create":
@@ -199,15 +220,16 @@ def undo(client: Client, change: Change, fault: str) -> Undone:
 
 def _unpatch(client: Client, change: Change, fault: str) -> Undone:
     for _ in range(_TRIES):
-        now = _found(client, change)
+        now = found(client, change)
         if now is None or str(metadata(now).get("uid")) != change.uid:
             return Undone(Outcome.GONE, f"{change.words} is there no more")
         if fault not in notes.noted(now):
             return Undone(Outcome.RECOVERED)
-        ours = [each for each in change.fields if each.now(now) == each.after]
+        _, fields = notes.noted(now)[fault]  # as they were revised since
+        ours = [each for each in fields if each.now(now) == each.after]
         others = [
             f"{each.words} is {shown(each.now(now))}"
-            for each in change.fields
+            for each in fields
             if each.now(now) not in (each.after, each.before)
         ]
         note = notes.note_on(now, fault)
@@ -229,7 +251,7 @@ def _unpatch(client: Client, change: Change, fault: str) -> Undone:
 
 
 def _uncreate(client: Client, change: Change, fault: str) -> Undone:
-    now = _found(client, change)
+    now = found(client, change)
     if now is None:
         return Undone(Outcome.RECOVERED)
     if notes.labels_of(now).get(OWNER) != fault:
@@ -245,20 +267,24 @@ def _uncreate(client: Client, change: Change, fault: str) -> Undone:
 
 def undo_all(client: Client, changes: Sequence[Change], fault: str) -> list[Undone]:
     """Undo in reverse, past one that fails; the answers in the order of `changes`."""
-    found: list[Undone] = []
+    ends: list[Undone] = []
     for change in reversed(changes):
         try:
-            found.append(undo(client, change, fault))
+            ends.append(undo(client, change, fault))
         except FaultlineError as error:
-            found.append(Undone(Outcome.PERSON, f"{change.words}: {error.message}"))
-    return found[::-1]
+            ends.append(Undone(Outcome.PERSON, f"{change.words}: {error.message}"))
+    return ends[::-1]
 
 
 def present(client: Client, change: Change, fault: str) -> bool:
     """Whether anything of it is still there; raises ApiError if that cannot be seen."""
+    if change.do in ("many", "load"):
+        return loads.runs(change, fault) or many.there(client, change, fault) > 0
+    if change.do == "delete" and change.object is not None:
+        return back.missing(client, change)
     if change.do in ("delete", "evict"):
         return False
-    now = _found(client, change)
+    now = found(client, change)
     if now is None:
         return False
     if change.do == "create":
@@ -277,13 +303,44 @@ def of_note(kind: Kind, each: Object, fault: str) -> Change:
 # ------------------------------------------------------------------ requests
 
 
-def _found(client: Client, change: Change) -> Object | None:
-    try:
-        return client.get(change.kind, change.name, change.namespace)
-    except ApiError as error:
-        if error.status == 404:
-            return None
-        raise
+def revise(client: Client, change: Change, fault: str) -> list[str]:
+    """Give fields that the fault holds other values, in one request with the note that says so.
+
+    What was set back to what it was before is set anew; what somebody has made something else of
+    stays, and is told. Harmless if nothing is held, or all of it is so already.
+    """
+    for _ in range(_TRIES):
+        now = found(client, change)
+        if now is None or str(metadata(now).get("uid")) != change.uid:
+            return []
+        _, held = notes.noted(now).get(fault, ("", ()))
+        wanted = {each.path: each.after for each in change.fields}
+        new = [Field(each.path, each.before, wanted.get(each.path, each.after)) for each in held]
+        left = [
+            f"{each.words} is {shown(each.now(now))}"
+            for each in held
+            if each.now(now) not in (each.after, each.before)
+        ]
+        edits = [
+            Field(made.path, made.now(now), made.after)
+            for old, made in zip(held, new, strict=True)
+            if made.now(now) in (old.after, old.before) and made.now(now) != made.after
+        ]
+        if not edits:
+            return left
+        try:
+            note = notes.note(fault, change.part, new)
+            if not change.part:
+                _write(client, change, now, [*edits, note])
+            else:  # a subresource takes no annotations: the note comes first
+                noted = _write(client, change, now, [note]) if new != list(held) else now
+                _write(client, change, noted, edits, change.part)
+        except ApiError as error:
+            if error.reason != "Conflict":
+                raise _translated(error, change) from error
+            continue
+        return left
+    return [f"{change.words} is written all the time by somebody else"]
 
 
 def _write(

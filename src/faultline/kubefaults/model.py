@@ -21,7 +21,7 @@ P = TypeVar("P", bound=Params)
 
 PATIENCE = 20.0
 """Seconds in which controllers must have acted on what was changed."""
-_STEP = 0.25
+_STEP, _LONGEST = 0.1, 1.0  # seconds between two looks
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,18 @@ class View:
     fault: str  # the uid of the fault
     chance: random.Random = field(default_factory=random.Random)
     allow: frozenset[str] = frozenset()  # guards that are overridden, by name
+    seconds: float = 600.0  # for how long it is to last: loads end by themselves then
+    seed: str = ""  # what is drawn at later steps comes from this; without it from the uid
+    stop: Callable[[], bool] = lambda: False  # whether nobody waits for an effect any more
 
     def kind_of(self, each: Object) -> Kind:
         """The kind of an object that names it."""
-        version = str(each["apiVersion"])
-        for kind in self.client.served(version):
-            if kind.kind == each["kind"]:
-                return kind
-        raise Unsupported(f"the server has no {each['kind']} in {version}")
+        try:
+            return self.client.exact(str(each["kind"]), str(each["apiVersion"]))
+        except ApiError as error:
+            if error.reason != "NotFound":
+                raise
+            raise Unsupported(error.message) from error
 
     def guard(self, name: str, why: str) -> None:
         """Refuse, unless it is overridden by name."""
@@ -70,11 +74,12 @@ class View:
 
     def until(self, holds: Callable[[], bool], patience: float = PATIENCE) -> bool:
         """Look again and again, for as long as controllers may take."""
-        until = time.monotonic() + patience
+        until, step = time.monotonic() + patience, _STEP
         while not holds():
-            if time.monotonic() >= until:
+            if time.monotonic() >= until or self.stop():
                 return False
-            time.sleep(_STEP)
+            time.sleep(step)
+            step = min(_LONGEST, step * 1.5)
         return True
 
 
@@ -88,6 +93,7 @@ class ObjectFault(ABC, Generic[P]):
     measures: ClassVar[str]  # how the effect is measured
     restores: ClassVar[str]  # what undo puts back
     example: ClassVar[dict[str, str]] = {}  # parameters of a runnable example, as text
+    insists: ClassVar[bool] = False  # whether what is set back is set anew while it lasts
 
     @classmethod
     def params_type(cls) -> type[P]:
@@ -108,6 +114,18 @@ class ObjectFault(ABC, Generic[P]):
     @abstractmethod
     def observe(self, view: View, target: Object, params: P, changes: Sequence[Change]) -> Reading:
         """Measure the effect."""
+
+    def every(self, params: P) -> float:
+        """Seconds from one step to the next, of a fault that goes in steps; else 0."""
+        return 0.0
+
+    def step(
+        self, view: View, params: P, changes: Sequence[Change], number: int
+    ) -> Sequence[Change]:
+        """The changes as they are from this step on; the plan is step 0. Pure: what is drawn
+        follows from the seed and the number, so that whoever goes on draws the same.
+        """
+        return changes
 
 
 class FieldsFault(ObjectFault[P]):

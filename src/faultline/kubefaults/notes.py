@@ -14,6 +14,8 @@ from faultline.errors import Conflict, InvalidDocument, Refused
 from faultline.kubeapi.model import Object, metadata
 from faultline.kubefaults.fields import Field
 
+OWNER = "faultline.dev/fault"
+"""The label of what a fault has made: the uid of the fault."""
 NOTE = "undo.faultline.dev/"
 """What the names of these annotations begin with; the uid of the fault follows."""
 _LARGEST = 100_000  # characters of a note; the server takes 256 KiB of annotations in all
