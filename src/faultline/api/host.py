@@ -100,6 +100,9 @@ class HostSpec(Model):
     `status.actual`; what is taken out is undone too, and forgotten when that is done."""
     halted: str = ""
     """Why nothing may be there; empty while it may."""
+    warden: bool = False
+    """Whether its agent removes webhook configurations of faults of admission that are overdue, or
+    whose operator is lost."""
 
 
 class Actual(StatusModel):
@@ -130,9 +133,9 @@ class Actual(StatusModel):
     as that the lease was over."""
     error: str = ""
     """Why it could not be injected, measured or undone."""
-    record: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])
-    """Of a fault of objects: which objects it changes, makes or ends, written before the first
-    call. What their fields were is in a note on each of them."""
+    record: str = ""
+    """Of a fault of objects, as JSON: what it changes, makes and ends, written before the first
+    call. What the fields of an object were is also in a note on it; of a Secret only there."""
 
 
 class Capability(StatusModel):

@@ -92,6 +92,7 @@ class CustomRun(Fault[RunParams]):
     """
 
     id = "custom.run"
+    demands = ("delete pods", "create pods/exec")
     ending = Ending.KEEPER
     does = "What the program does; the plan shows it, with the rights that it has."
     cannot = (
@@ -157,6 +158,7 @@ class CustomScript(Fault[ScriptParams]):
     """
 
     id = "custom.script"
+    demands = ("delete pods", "create pods/exec", "create nodes/proxy")
     ending = Ending.KEEPER
     does = "Runs the script, confined; what it wrote is kept in the record, bounded."
     cannot = (
@@ -244,6 +246,7 @@ class CustomHttp(Fault[HttpParams]):
     """
 
     id = "custom.http"
+    demands = ("delete pods", "create pods/exec", "create nodes/proxy")
     ending = Ending.KEEPER
     does = "What the endpoint does."
     cannot = (

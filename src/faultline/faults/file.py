@@ -72,6 +72,7 @@ class _FileFault(Fault[P]):
     ending = Ending.KEEPER
     scratch = "file"
     cannot = _CANNOT
+    demands = ("delete pods", "create pods/exec")
 
 
 class AddParams(_Path):

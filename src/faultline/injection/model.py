@@ -41,6 +41,7 @@ class Fault(ABC, Generic[P]):
     places: ClassVar[frozenset[str]] = frozenset(KINDS)  # the kinds of place that it can act in
     outlives_target: ClassVar[bool] = False  # goes on when the place's process has ended
     lethal: ClassVar[str] = ""  # why it cannot be tried: it ends whatever would try it
+    demands: ClassVar[tuple[str, ...]] = ("delete pods",)  # who asks for it on pods of a cluster
     needs: ClassVar[frozenset[str]] = frozenset()  # names of `faultline.injection.needs`
     scratch: ClassVar[str] = (
         "none"  # what the conformance suite must prepare: none, netns, file, ...
