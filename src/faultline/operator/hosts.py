@@ -87,4 +87,4 @@ def asked(
     there = {each.uid for each in kept}
     for entries in wanted.values():
         kept += [each for each in entries.values() if each.uid not in there]
-    return HostSpec(desired=kept, halted=halted)
+    return spec.model_copy(update={"desired": kept, "halted": halted})
