@@ -33,6 +33,7 @@ from faultline.agent.model import (
 from faultline.agent.options import Options
 from faultline.agent.settling import settle
 from faultline.agent.talking import Renewer, Watcher, Writer
+from faultline.agent.warden import Warden
 from faultline.changes.store import Store, open_store
 from faultline.errors import Conflict
 from faultline.kernel import clock
@@ -79,6 +80,7 @@ class Agent:
             access, node, options.namespace, self.store.run, options.lease, options.renew, _say
         )
         self._renewer.back = self._server_is_back
+        self._warden = Warden(access, options.namespace, _say)
 
     @property
     def _helpers(self) -> tuple[Child, ...]:
@@ -117,6 +119,7 @@ class Agent:
                 if self._host is None:
                     self._status = {**status, **{k: v for k, v in self._about.items() if v}}
             self._host = host
+            self._warden.duty(wanted=bool(part(host, "spec").get("warden")))
 
     # ------------------------------------------------------------------ the loop
 
@@ -135,6 +138,7 @@ class Agent:
             self._wait(wake)
         self._watcher.stop.set()
         self._renewer.stop.set()
+        self._warden.duty(wanted=False)
         self._renewer.let_go()
         self._writer.stop()
         for helper in self._helpers:
