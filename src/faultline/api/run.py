@@ -5,10 +5,11 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from faultline.api.budget import BudgetStatus
-from faultline.api.experiment import ExperimentSpec
+from faultline.api.clusters import ClusterRef, ClusterStatus
+from faultline.api.experiment import ExperimentSpec, Hypothesis
 from faultline.api.graph_status import Approval, NodeStatus, Pause
 from faultline.api.model import Model, Resource, StatusModel
 from faultline.api.repeat import FoundTarget, Repeat
@@ -256,6 +257,8 @@ class RunStatus(StatusModel):
     """When the present pause began, CLOCK_BOOTTIME."""
     points: TimePoints = Field(default_factory=TimePoints)
     """How quickly it was noticed, understood and mended."""
+    clusters: list[ClusterStatus] = Field(default_factory=list[ClusterStatus])
+    """How far it has come in each of its clusters."""
 
 
 class ChildSpec(Model):
@@ -271,13 +274,22 @@ class ChildSpec(Model):
     """The experiments of its own nodes."""
 
 
+ENGINE, OPERATOR = "engine", "operator"
+"""The label that says who carries out a run, where that is not anybody's: the operator."""
+NOT_YET = ExperimentSpec(title="-", hypothesis=Hypothesis(text="", probes=["none"])).model_copy(
+    update={"title": "", "hypothesis": Hypothesis.model_construct(text="", probes=[])}
+)
+"""What stands in a run until it is known what is executed."""
+
+
 class RunSpec(Model):
     """What is to be executed: the experiment as it was, with its parameters filled in."""
 
     experiment: str
     """The name of the experiment."""
-    resolved: ExperimentSpec
-    """The experiment, complete."""
+    resolved: ExperimentSpec = Field(default_factory=lambda: NOT_YET)
+    """The experiment, complete. Without it, in a cluster, the operator fills in that of the
+    experiment of this name and namespace."""
     parameters: dict[str, Any] = Field(default_factory=dict[str, Any])
     """The values that were chosen."""
     abort: str = ""
@@ -303,6 +315,29 @@ class RunSpec(Model):
     that had none."""
     repeat: Repeat | None = None
     """What a replay takes over from an earlier run."""
+    clusters: Annotated[list[ClusterRef], Field(max_length=50)] = Field(
+        default_factory=list[ClusterRef]
+    )
+    """The clusters in which it is carried out, instead of this one; in each by a run of the same
+    name."""
+
+    @property
+    def is_resolved(self) -> bool:
+        """Whether it says what is executed."""
+        return bool(self.resolved.title)
+
+    @model_validator(mode="after")
+    def _apart(self) -> RunSpec:
+        if len({each.name for each in self.clusters}) < len(self.clusters):
+            raise ValueError("expected clusters with different names")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_there(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        made: dict[str, Any] = written(self)
+        if not self.is_resolved:
+            made.pop("resolved", None)
+        return made
 
 
 class Run(Resource):

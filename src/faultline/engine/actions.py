@@ -36,8 +36,13 @@ from faultline.units import Duration
 
 
 def instant() -> Now:
-    """Now, on all clocks."""
+    """Now, on all clocks of this machine."""
     return Now(time.time(), clock.now(), clock.boot_id())
+
+
+def now(tools: Tools) -> Now:
+    """Now, on the clocks that the run is kept by."""
+    return instant() if tools.instant is None else tools.instant()
 
 
 def carry_out(run: Run, action: Action, tools: Tools) -> Result:
@@ -45,14 +50,14 @@ def carry_out(run: Run, action: Action, tools: Tools) -> Result:
     try:
         answer = _perform(run, action, tools)
     except FaultlineError as error:
-        return Result(action.id, instant(), error=failure(error))
+        return Result(action.id, now(tools), error=failure(error))
     except OSError as error:
         wrapped = ApplyFailed(f"{action.do} {action.node}: {error.strerror or error}")
-        return Result(action.id, instant(), error=failure(wrapped))
+        return Result(action.id, now(tools), error=failure(wrapped))
     except Exception as error:  # noqa: BLE001 (the loop of the engine: the unforeseen leads to undoing)
         unforeseen = Bug(f"{action.do} {action.node}: {type(error).__name__}: {error}")
-        return Result(action.id, instant(), error=failure(unforeseen))
-    return Result(action.id, instant(), answer)
+        return Result(action.id, now(tools), error=failure(unforeseen))
+    return Result(action.id, now(tools), answer)
 
 
 def failure(error: FaultlineError) -> Failure:
@@ -74,6 +79,8 @@ def order_for(run: Run, node: FaultNode) -> FaultOrder:
         target=node.target.model_dump(),
         found=found_before(run, node.name),
         seed=seeds.derived(run.spec.seed, "fault", node.name),
+        run=run.metadata.name,
+        selector=None if node.selector is None else node.selector.to_json(),
     )
 
 
@@ -101,7 +108,7 @@ def _perform(run: Run, action: Action, tools: Tools) -> Answer:
         node = fault_of(run, action.node)
         if action.do in (Do.RECOVER, Do.RESIDUE):
             _check_machine(run, fault_uid(run.metadata.uid, node.name), injector, tools)
-        return _fault(run, node, action.do, injector)
+        return _fault(run, node, action.do, injector, tools)
 
 
 def _probe(run: Run, action: Action, tools: Tools) -> Answer:
@@ -120,8 +127,8 @@ def _watch(run: Run, action: Action, tools: Tools) -> Answer:
     return watching.collect(run, time.time(), tools.watching)
 
 
-def _notify(run: Run, action: Action, _tools: Tools) -> Answer:
-    notifying.send(run, action.id, instant())
+def _notify(run: Run, action: Action, tools: Tools) -> Answer:
+    notifying.send(run, action.id, now(tools))
     return None
 
 
@@ -143,6 +150,13 @@ def _elsewhere(run: Run, action: Action, tools: Tools) -> Answer:
     return tools.doer.do(run, action.node, int(action.id.rpartition("/")[2]))
 
 
+def _member(run: Run, action: Action, tools: Tools) -> Answer:
+    if tools.members is None:
+        raise Unsupported("runs in several clusters are carried out by an operator")
+    cluster = next(each for each in run.spec.clusters if each.name == action.node)
+    return tools.members.look(run, cluster, run.status.stopped)
+
+
 _BESIDES: dict[Do, Callable[[Run, Action, Tools], Answer]] = {
     Do.PROBE: _probe,
     Do.START_TRAFFIC: _traffic,
@@ -153,13 +167,14 @@ _BESIDES: dict[Do, Callable[[Run, Action, Tools], Answer]] = {
     Do.TASK: _elsewhere,
     Do.RUN: _elsewhere,
     Do.CANCEL: _elsewhere,
+    Do.MEMBER: _member,
 }
 
 
-def _fault(run: Run, node: FaultNode, do: Do, injector: Injecting) -> Answer:
+def _fault(run: Run, node: FaultNode, do: Do, injector: Injecting, tools: Tools) -> Answer:
     order = order_for(run, node)
     if do is Do.INJECT:
-        return _inject(order, injector)
+        return _inject(order, injector, goes_on=tools.goes_on)
     if do is Do.OBSERVE:
         return injector.observe(order.uid)
     if do is Do.RECOVER:
@@ -189,7 +204,7 @@ def _admit(run: Run, injector: Injecting, tools: Tools) -> Admitted:
     return Admitted(tools.environment(), tools.engines(), changes, tuple(choices.values()))
 
 
-def _inject(order: FaultOrder, injector: Injecting) -> Injected:
+def _inject(order: FaultOrder, injector: Injecting, *, goes_on: bool) -> Injected:
     known = injector.find(order.uid)
     if known is None:
         record = injector.inject(order)
@@ -203,6 +218,10 @@ def _inject(order: FaultOrder, injector: Injecting) -> Injected:
             known.deadline, changes_of(known, injector), ended, adopted=True,
             target=_acted_on(known),
         )  # fmt: skip
+    if goes_on:
+        record = injector.inject(order)
+        ended = record.state is State.ENDED
+        return Injected(record.deadline, changes_of(record, injector), ended)
     injector.recover(order.uid)
     raise ApplyFailed(
         f"{order.uid} was being injected when its engine died (it was {known.state})",

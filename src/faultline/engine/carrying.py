@@ -97,15 +97,20 @@ class Carrying:
         While the store cannot be reached nothing is begun. Raises StoreFailed when that lasts, and
         Conflict or Fenced if another engine has taken the run over.
         """
+        apart = 0 if self.tools.instant is None else self._apart()
         try:
             wake_ns = self._step()
         except StoreFailed as error:
-            return self._bear(error)
+            return self._bear(error) - apart
         self._away = None
-        return wake_ns
+        return wake_ns - apart
+
+    def _apart(self) -> int:
+        """By how much the clock that the run is kept by is ahead of that of this machine."""
+        return actions.now(self.tools).boot_ns - actions.instant().boot_ns
 
     def _step(self) -> int:
-        now, run = actions.instant(), self.run
+        now, run = actions.now(self.tools), self.run
         facts = Facts(
             tuple(self._pending), self._traffic(run), self.interrupt,
             targets=self._targets(run), halted=self.halted(),
@@ -127,7 +132,7 @@ class Carrying:
 
     def _bear(self, error: StoreFailed) -> int:
         """The store is away: wait for it as long as a fault may act, and a little longer."""
-        now, self._looked = actions.instant().boot_ns, None
+        now, self._looked = actions.now(self.tools).boot_ns, None
         if self._away is None:
             self._away = now
             _log.warning("run %s: nothing is begun meanwhile: %s", self.name, error.message)

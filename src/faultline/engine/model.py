@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
+from faultline.api.clusters import ClusterStatus
 from faultline.api.probe import Measurement
 from faultline.api.repeat import FoundTarget
 from faultline.api.run import ChangeStatus, Environment, Failure, RunStatus
@@ -43,6 +44,7 @@ class Do(StrEnum):
     RUN = "run"
     CANCEL = "cancel"
     NOTIFY = "notify"
+    MEMBER = "member"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,7 @@ class Injected:
     ended: bool = False  # it has ended already: a kill, or its deadline passed while nobody looked
     adopted: bool = False  # it had been injected by an engine that died
     target: FoundTarget | None = None  # on what it acts
+    at: float | None = None  # when, where whoever did it knows better than who waited for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +122,7 @@ Answer = (
     | Reading
     | Measurement
     | TrafficFigures
+    | ClusterStatus
     | tuple[str, ...]
     | None
 )

@@ -9,13 +9,14 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from faultline.api.clusters import ClusterRef, ClusterStatus
 from faultline.api.probe import Measurement, ProbeBase
 from faultline.api.run import Environment, Run
 from faultline.api.selector import Choice, Selector
 from faultline.api.traffic import TrafficFigures, TrafficSecond, TrafficSpec
 from faultline.api.watching import LogSpec, LogStatus, TargetSecond, TargetStatus
 from faultline.changes.model import Record
-from faultline.engine.model import Done
+from faultline.engine.model import Done, Now
 from faultline.engine.signals import Heard
 from faultline.injection.reading import Reading
 from faultline.units import Duration
@@ -35,6 +36,8 @@ class FaultOrder:
     target: dict[str, Any] = field(default_factory=dict[str, Any])  # as in the document
     found: dict[str, Any] = field(default_factory=dict[str, Any])  # what it was in the run before
     seed: int | None = None  # what its choices are drawn from
+    run: str = ""  # the name of the run
+    selector: dict[str, Any] | None = None  # as in the document, where nobody resolved it before
 
 
 class Injecting(Protocol):
@@ -151,9 +154,20 @@ class Doer(Protocol):
         ...
 
 
-Choose = Callable[[str, Selector, str, frozenset[str]], Choice]
+class Members(Protocol):
+    """The runs in other clusters that one run consists of."""
+
+    def look(self, run: Run, cluster: ClusterRef, stop: str) -> ClusterStatus:
+        """Make the run there if it is not there yet, tell it of our wishes (`stop`: why it is to
+        end, if it is), and say how far it is.
+        """
+        ...
+
+
+Choose = Callable[[str, Selector, str, frozenset[str]], Choice | None]
 """What a selector means now: of which fault it is, the selector, what chance is drawn from, and the
-guards that are overridden. Looks and touches nothing; raises what injecting would refuse.
+guards that are overridden. Looks and touches nothing; raises what injecting would refuse. None: who
+injects resolves it.
 """
 
 
@@ -173,3 +187,10 @@ class Tools:
     """Who carries out tasks and other experiments."""
     choose: Choose | None = None
     """What resolves the selectors of faults."""
+    instant: Callable[[], Now] | None = None
+    """Now, on the clocks that the run is kept by; None: those of this machine."""
+    members: Members | None = None
+    """Who carries out a run in several clusters."""
+    goes_on: bool = False
+    """Whether injecting once more goes on with what was half injected when an engine died; else
+    nobody knows which half, and it is undone."""

@@ -20,6 +20,7 @@ from faultline.api.run import (
 from faultline.api.traffic import TrafficStatus
 from faultline.engine import (
     budgets,
+    clusters,
     graph,
     lifecycle,
     notices,
@@ -47,6 +48,8 @@ def reconcile(run: Run, facts: Facts, now: Now) -> Decision:
     """Decide. A run that has ended is left as it is."""
     if run.status.phase is Phase.ENDED:
         return Decision(run.status, (), None)
+    if run.spec.clusters:
+        return clusters.reconcile(run, facts, now)
     draft = Draft(run, now)
     _clock(draft)
     if draft.status.started is None:

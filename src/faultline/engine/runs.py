@@ -18,7 +18,7 @@ from faultline.api.model import Metadata, Resource
 from faultline.api.run import Phase, Run, RunSpec, Verdict
 from faultline.changes import halt
 from faultline.changes.store import open_store
-from faultline.engine import planning, seeds, stored
+from faultline.engine import filling, planning, stored
 from faultline.engine.actions import order_for
 from faultline.engine.children import Finder
 from faultline.engine.doing import HostDoer
@@ -100,12 +100,14 @@ class Runs:
         store: str | None = None,
         *,
         cached: bool = False,
+        opened: Store | None = None,
     ) -> None:
         """`store` is a path or a URL; without it the one that FAULTLINE_STORE names, else a file in
-        the state folder. `cached` is for who looks at all runs every second.
+        the state folder. `cached` is for who looks at all runs every second; `opened` is the store
+        of who has opened it himself.
         """
         self._folders = open_store(state)
-        self.store: Store = opening.open_store(store, state, cached=cached)
+        self.store: Store = opened or opening.open_store(store, state, cached=cached)
         self._renewal = Renewal(self.store)
         self._place = store
         self._locks = self._folders.run / "locks"
@@ -164,7 +166,7 @@ class Runs:
         refuse.
         """
         finder = Finder(self.store, self.check_fault or _host_check(), load)
-        spec = _spec(finder, experiment, values, base, seed)
+        spec = filling.spec_of(finder, experiment, values, base, seed)
         run = Run(metadata=Metadata(name="plan", uid="plan"), spec=spec)
         tools = self._tools() if self._tools else _host_tools(self._state)
         with tools.injector() as injector:
@@ -177,7 +179,7 @@ class Runs:
         except Exists:
             return self.store.get(Run, run.metadata.name)
 
-    def _again(self) -> Runs:
+    def again(self) -> Runs:
         """The same once more, for another thread."""
         return Runs(self._state, self._tools, self.check_fault, self._place)
 
@@ -188,12 +190,14 @@ class Runs:
         """
         fence = 0
         if self.store.shared:
-            fence = self._renewal.take(Run, name).lease.fence
+            taken = self._renewal.take(Run, name)
+            fence = taken.lease.fence
+            filling.fill(self.store, taken.resource, self.check_fault or _host_check(), load)
         elif not self.store.count(Run, Filter(names=(name,))):
             raise UnknownName(f"there is no Run {name!r}")
         tools = self._tools() if self._tools else _host_tools(self._state)
         if tools.doer is None:
-            tools = replace(tools, doer=HostDoer(self._again))
+            tools = replace(tools, doer=HostDoer(self.again))
         made = Driver(self.store, name, tools, self._locks, listener)
         made.carrying.halted = self.halted
         if self.store.shared:
@@ -290,7 +294,8 @@ def create(  # noqa: PLR0913 (each is what a caller may know of a run)
     raises Stale if that was written since it was read.
     """
     called = experiment.metadata.name
-    spec = _spec(Finder(store, check or _host_check(), load), experiment, values, base, seed)
+    finder = Finder(store, check or _host_check(), load)
+    spec = filling.spec_of(finder, experiment, values, base, seed)
     spec = spec.model_copy(update={"creator": creator})
     marks = {**experiment.metadata.labels, "experiment": called, **(labels or {})}
     while True:
@@ -300,23 +305,6 @@ def create(  # noqa: PLR0913 (each is what a caller may know of a run)
         except Exists:
             if name:
                 raise
-
-
-def _spec(
-    finder: Finder,
-    experiment: Experiment,
-    values: dict[str, Any] | None,
-    base: Path | None,
-    seed: int | None,
-) -> RunSpec:
-    """What a run of an experiment is to do; raises InvalidDocument if it cannot be right."""
-    return RunSpec(
-        experiment=experiment.metadata.name,
-        resolved=finder.checked(experiment).spec,
-        parameters=values or {},
-        children=finder.children(experiment, base or Path()),
-        seed=seeds.new() if seed is None else seed,
-    )
 
 
 def abort(store: Store, name: str, why: str) -> Run:

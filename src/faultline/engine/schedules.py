@@ -162,7 +162,7 @@ def resolved(store: Store, schedule: Schedule) -> Experiment:
     use = schedule.spec.experiment
     if use.spec is not None:
         return inlined(schedule)
-    return stored.with_values(store.get(Experiment, use.name), schedule.spec.parameters)
+    return stored.get(store, use.name, schedule.spec.parameters)
 
 
 def check(store: Store, schedule: Schedule, check_fault: admission.CheckFault) -> None:

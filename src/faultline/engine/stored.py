@@ -8,14 +8,14 @@ what was written, in which `${name}` still stands for a parameter.
 from __future__ import annotations
 
 import json
-from typing import Any, Final
+from typing import Any, Final, Protocol, runtime_checkable
 
 from pydantic import ValidationError
 
 from faultline.api import admission
 from faultline.api.document import Problem, invalid_document, problems_of
 from faultline.api.experiment import Experiment
-from faultline.api.model import API_VERSION
+from faultline.api.model import API_VERSION, Resource
 from faultline.errors import UnknownName, nearest
 from faultline.stores.model import Store
 
@@ -51,6 +51,26 @@ def keepable(data: Data, name: str) -> Experiment:
     )
 
 
+@runtime_checkable
+class Verbatim(Protocol):
+    """A store to which others write without us: in what they wrote `${name}` still stands for a
+    parameter.
+    """
+
+    def verbatim(self, kind: type[Resource], name: str) -> Data:
+        """A document as it was written; raises UnknownName."""
+        ...
+
+
+def _as_written(data: Data, values: Data) -> Experiment:
+    meta = data["metadata"]
+    written = meta["annotations"].get(TEMPLATE)
+    spec = json.loads(written) if written else data["spec"]
+    named = {"name": meta["name"], "labels": meta["labels"]}
+    whole = {"apiVersion": API_VERSION, "kind": "Experiment", "metadata": named, "spec": spec}
+    return admission.resolve(whole, values, f"experiment {meta['name']}")
+
+
 def document(experiment: Experiment) -> Data:
     """The raw document of an experiment of a store, as it was written."""
     meta = experiment.metadata
@@ -81,6 +101,8 @@ def get(store: Store, name: str, values: Data) -> Experiment:
     are.
     """
     try:
+        if isinstance(store, Verbatim):
+            return _as_written(store.verbatim(Experiment, name), values)
         found = store.get(Experiment, name)
     except UnknownName as error:
         known = [each.name for each in store.summaries(Experiment, limit=200)]

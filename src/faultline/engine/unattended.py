@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, closing, suppress
 
+from faultline.api.run import ENGINE, OPERATOR
 from faultline.engine import actions
 from faultline.engine.crew import Crew
 from faultline.engine.driver import Driver, Listener
@@ -34,6 +35,11 @@ AGAIN = 5.0
 _log = logging.getLogger(__name__)
 
 
+def takes_of_host(run: Summary) -> bool | None:
+    """An engine of a host leaves the runs of an operator alone."""
+    return False if run.labels.get(ENGINE) == OPERATOR else None
+
+
 class Manager:
     """Carries out what is in one store until it is stopped."""
 
@@ -42,8 +48,13 @@ class Manager:
         open_runs: Callable[[], AbstractContextManager[Runs]],
         listener: Listener | None = None,
         at_once: int = 1000,
+        takes: Callable[[Summary], bool | None] | None = None,
     ) -> None:
-        """`at_once` is how many runs are carried out at the same time; others wait."""
+        """`at_once` is how many runs are carried out at the same time; others wait. `takes` says of
+        a run that it is to be begun at once, or that it is none of ours; else whoever made it may
+        begin it himself first.
+        """
+        self._takes = takes or takes_of_host
         self._open = open_runs
         self._listener = listener
         self._at_once = at_once
@@ -152,7 +163,10 @@ class Manager:
     def _may(self, run: Summary, unfinished: set[str]) -> bool:
         if run.labels.get("parent") in unfinished:
             return False  # whoever carries out its parent carries it out
-        ours = run.name in self._ours or run.creator.startswith("schedule ")
+        takes = self._takes(run)
+        if takes is False:
+            return False
+        ours = takes or run.name in self._ours or run.creator.startswith("schedule ")
         now = actions.instant()
         if abs(now.at - run.created) < GRACE and not ours:  # made long ahead: a clock was set
             return False

@@ -100,6 +100,17 @@ class Reading:
         """One object as the server has it; raises ApiError."""
         return self.client.get(kind, name, self.namespace)
 
+    def verbatim(self, kind: type[Resource], name: str) -> Object:
+        """A document as it was written, whatever our models say of it; raises UnknownName."""
+        with translated(kind_name(kind), name):
+            raw = self.raw(kind_of(kind), name)
+        told = {
+            "name": name,
+            "labels": objects.labels_of(raw),
+            "annotations": objects.notes_of(raw),
+        }
+        return {"metadata": told, "spec": raw.get("spec") or {}}
+
     def complete(self, kind: type[R], raw: Object) -> R:
         """The document of an object with its series; raises ApiError, InvalidDocument."""
         from faultline.stores.series import has_some, put

@@ -1,0 +1,1 @@
+"""Runs, experiments and schedules of a cluster, carried out by the operator that leads."""
