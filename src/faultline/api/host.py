@@ -16,6 +16,7 @@ from faultline.api.condition import Condition
 from faultline.api.model import Model, Resource, StatusModel
 from faultline.api.quantities import Between, Duration, text
 from faultline.api.target import TargetSpec
+from faultline.api.targets import Flap
 
 
 class PodTarget(Model):
@@ -82,6 +83,8 @@ class Desired(Model):
     """The object that it acts on, if it is a fault of objects: the operator carries it out."""
     target: TargetSpec = Field(default_factory=TargetSpec)
     """A target of the host that is no pod."""
+    flap: Flap | None = None
+    """Of a fault of objects: it comes and goes."""
     follow: bool = False
     """Whether it is injected again into the container that follows when its own has ended."""
     undo: bool = False

@@ -149,7 +149,7 @@ def _patch(client: Client, change: Change, fault: str) -> str:
         for each in todo if begun else change.fields:
             if each.now(now) != each.before:
                 raise PlanStale(f"{change.words}: {each.words} has changed since the plan")
-        note = notes.note(fault, change.part, change.fields)
+        note = notes.note(fault, change.part, change.fields, change.extra.get("about"))
         try:
             if not change.part:
                 _write(client, change, now, [*todo, note])
@@ -165,9 +165,8 @@ def _patch(client: Client, change: Change, fault: str) -> str:
 
 
 def _create(client: Client, change: Change, fault: str) -> str:
-    made = dict(change.object or {})
-    marked = {**notes.labels_of(made), OWNER: fault}
-    made["metadata"] = {**metadata(made), "labels": marked, "name": change.name}
+    made = notes.marked(change.object or {}, fault, change.extra.get("about") or {})
+    made["metadata"]["name"] = change.name
     try:
         return str(metadata(client.create(change.kind, made, change.namespace))["uid"])
     except ApiError as error:
@@ -329,7 +328,7 @@ def revise(client: Client, change: Change, fault: str) -> list[str]:
         if not edits:
             return left
         try:
-            note = notes.note(fault, change.part, new)
+            note = notes.note(fault, change.part, new, change.extra.get("about"))
             if not change.part:
                 _write(client, change, now, [*edits, note])
             else:  # a subresource takes no annotations: the note comes first

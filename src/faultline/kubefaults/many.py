@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from faultline.errors import Refused
 from faultline.kubeapi.client import Client
 from faultline.kubeapi.model import ApiError, Object, metadata
-from faultline.kubefaults.notes import OWNER, labels_of
+from faultline.kubefaults.notes import OWNER, labels_of, marked
 
 if TYPE_CHECKING:
     from faultline.kubefaults.change import Change
@@ -53,9 +53,9 @@ def make(client: Client, change: Change, fault: str) -> str:
 
 
 def _one(change: Change, fault: str, number: int) -> Object:
-    made = copy.deepcopy(change.object or {})
-    labels = {**labels_of(made), OWNER: fault}
-    made["metadata"] = {**metadata(made), "name": f"{change.name}-{number}", "labels": labels}
+    template = copy.deepcopy(change.object or {})
+    made = marked(template, fault, change.extra.get("about") or {})
+    made["metadata"]["name"] = f"{change.name}-{number}"
     fill = int(change.extra.get("fill") or 0)
     if fill:
         text = "x" * fill

@@ -6,7 +6,7 @@ A scan of the cluster finds them without any record, and has all that is needed 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, cast
 
@@ -18,6 +18,8 @@ OWNER = "faultline.dev/fault"
 """The label of what a fault has made: the uid of the fault."""
 NOTE = "undo.faultline.dev/"
 """What the names of these annotations begin with; the uid of the fault follows."""
+ABOUT = "faultline.dev/about"
+"""The annotation of what a fault has made: who wanted it, and until when."""
 _LARGEST = 100_000  # characters of a note; the server takes 256 KiB of annotations in all
 
 
@@ -48,9 +50,42 @@ def noted(each: Object) -> dict[str, tuple[str, tuple[Field, ...]]]:
     return found
 
 
-def note(fault: str, part: str, fields: Sequence[Field]) -> Field:
+def holders(each: Object) -> list[str]:
+    """The faults that have a note on an object, by uid, also where it is damaged."""
+    return [n.removeprefix(NOTE) for n in annotations_of(each) if n.startswith(NOTE)]
+
+
+def about(each: Object, fault: str) -> dict[str, Any]:
+    """What the note of a fault says of it: `owner` and `until`; nothing if it is damaged."""
+    return _read(annotations_of(each).get(NOTE + fault))
+
+
+def made_for(each: Object) -> dict[str, Any]:
+    """The same of an object that a fault has made."""
+    return _read(annotations_of(each).get(ABOUT))
+
+
+def _read(text: str | None) -> dict[str, Any]:
+    try:
+        told: Any = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    return cast("dict[str, Any]", told) if isinstance(told, dict) else {}
+
+
+def marked(made: Object, fault: str, about: Mapping[str, Any]) -> Object:
+    """An object that is to be made, with the label of the fault and what there is to say of it."""
+    meta = {**metadata(made), "labels": {**labels_of(made), OWNER: fault}}
+    if about:
+        meta["annotations"] = {**annotations_of(made), ABOUT: json.dumps(about)}
+    return {**made, "metadata": meta}
+
+
+def note(
+    fault: str, part: str, fields: Sequence[Field], about: Mapping[str, Any] | None = None
+) -> Field:
     """The note of a fault, as one more field to be written; raises Refused if it is too long."""
-    told = {"part": part, "fields": [asdict(each) for each in fields]}
+    told = {"part": part, "fields": [asdict(each) for each in fields], **(about or {})}
     text = json.dumps(told, separators=(",", ":"))
     if len(text) > _LARGEST:
         raise Refused(f"what has to be remembered is too long: {len(text)} characters")
