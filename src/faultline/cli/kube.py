@@ -9,18 +9,31 @@ from faultline.cli.naming import Suggesting
 from faultline.errors import UnknownName
 
 
+def _faults() -> click.Command:
+    from faultline.cli.kube_faults import faults
+
+    return faults
+
+
+def _proxy() -> click.Command:
+    from faultline.cli.kube_proxy import proxy
+
+    return proxy
+
+
+ELSEWHERE = {"faults": _faults, "proxy": _proxy}
+"""Commands with modules of their own: `kube faults` needs every parameter model, others do not."""
+
+
 class Lazy(Suggesting):
-    """`kube faults` needs every parameter model, the others do not."""
+    """Loads what is asked for alone."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*super().list_commands(ctx), "faults"])
+        return sorted([*super().list_commands(ctx), *ELSEWHERE])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name != "faults":
-            return super().get_command(ctx, cmd_name)
-        from faultline.cli.kube_faults import faults
-
-        return faults
+        load = ELSEWHERE.get(cmd_name)
+        return super().get_command(ctx, cmd_name) if load is None else load()
 
 
 @click.group(cls=Lazy)
@@ -49,4 +62,21 @@ def crds(kinds: tuple[str, ...], form: str) -> int:
     import yaml
 
     click.echo(yaml.safe_dump_all(made, sort_keys=False, allow_unicode=True), nl=False)
+    return 0
+
+
+@kube.command()
+@click.option("--namespace", metavar="NAME", default="faultline", show_default=True,
+              help="That of the operator.")  # fmt: skip
+@click.option("--only", type=click.Choice(["rules", "dashboard"]),
+              help="The file of rules of a plain Prometheus, or the dashboard for Grafana.")  # fmt: skip
+@click.option("--format", "form", type=click.Choice(["yaml", "json"]), default="yaml")
+def monitoring(namespace: str, only: str | None, form: str) -> int:
+    """What Prometheus and Grafana need: Service, ServiceMonitor, PrometheusRule and dashboard."""
+    from faultline.kube import monitoring as made
+
+    if only is not None:
+        output.emit(made.rules() if only == "rules" else made.dashboard(), form)
+        return 0
+    output.emit({"apiVersion": "v1", "kind": "List", "items": made.objects(namespace)}, form)
     return 0
