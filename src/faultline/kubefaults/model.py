@@ -14,8 +14,10 @@ from faultline.errors import Bug, Refused, Unsupported
 from faultline.injection.reading import Effect, Reading
 from faultline.kubeapi.client import Client
 from faultline.kubeapi.model import ApiError, Kind, Object, metadata
+from faultline.kubefaults import policy
 from faultline.kubefaults.change import Change
 from faultline.kubefaults.fields import Field, Path, read
+from faultline.kubefaults.rights import Right, of_changes
 
 P = TypeVar("P", bound=Params)
 
@@ -115,6 +117,18 @@ class ObjectFault(ABC, Generic[P]):
     def observe(self, view: View, target: Object, params: P, changes: Sequence[Change]) -> Reading:
         """Measure the effect."""
 
+    def demands(
+        self, view: View, target: Object, params: P, changes: Sequence[Change]
+    ) -> list[Right]:
+        """What whoever asks for it must be allowed to do themselves."""
+        return of_changes(changes)
+
+    def remains(self, view: View, target: Object, params: P, changes: Sequence[Change]) -> str:
+        """What is still met of it when all changes are undone, beyond the objects themselves; empty
+        if nothing is.
+        """
+        return ""
+
     def every(self, params: P) -> float:
         """Seconds from one step to the next, of a fault that goes in steps; else 0."""
         return 0.0
@@ -138,6 +152,7 @@ class FieldsFault(ObjectFault[P]):
         """The fields, before and after."""
 
     def plan(self, view: View, target: Object, params: P) -> list[Change]:
+        policy.spared(target)
         fields = [each for each in self.fields(view, target, params) if each.before != each.after]
         if not fields:
             raise Refused(f"{words(target)} is so already: nothing would change")

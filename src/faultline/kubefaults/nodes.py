@@ -9,11 +9,12 @@ from pydantic import Field as Bounds
 
 from faultline.api.params import Params
 from faultline.api.quantities import Between
+from faultline.errors import Refused
 from faultline.injection.reading import Effect, Reading
 from faultline.kubeapi.model import Object, metadata
 from faultline.kubefaults.change import Change
-from faultline.kubefaults.fields import Field
-from faultline.kubefaults.model import FieldsFault, ObjectFault, View, field_of
+from faultline.kubefaults.fields import Field, read
+from faultline.kubefaults.model import FieldsFault, ObjectFault, View, field_of, words
 
 _MIRROR = "kubernetes.io/config.mirror"
 
@@ -67,6 +68,87 @@ class NodeTaint(FieldsFault[NodeTaintParams]):
         if params.value:
             taint["value"] = params.value
         return [Field(("spec", "taints", "[]"), None, taint)]
+
+
+class NodeUntaintParams(Params):
+    """Parameters of `node untaint`."""
+
+    key: Annotated[str, Bounds(min_length=1, max_length=317)]
+    """The key of the taints that are taken away."""
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    """Those with this effect; without it all of that key."""
+
+
+class NodeUntaint(FieldsFault[NodeUntaintParams]):
+    """Take a taint away: pods come to a node that was kept for others."""
+
+    id = "node.untaint"
+    kinds = ("Node",)
+    does = "Removes the taints of this key from the node; those of other keys stay."
+    cannot = "Send away what came meanwhile."
+    measures = "Whether the taints are gone."
+    restores = "The taints are added again."
+    example: ClassVar = {"key": "dedicated"}
+
+    def fields(self, view: View, target: Object, params: NodeUntaintParams) -> list[Field]:
+        taints: Any = read(target, ("spec", "taints")) or []
+        hit = [
+            each
+            for each in taints
+            if each["key"] == params.key and params.effect in (None, each["effect"])
+        ]
+        if not hit:
+            raise Refused(f"{words(target)} has no such taint")
+        return [Field(("spec", "taints", "[]"), each, None) for each in hit]
+
+
+class NodeConditionParams(Params):
+    """Parameters of `node condition`."""
+
+    type: Annotated[str, Bounds(pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_./]*[A-Za-z0-9])?$")] = (
+        "KernelDeadlock"
+    )
+    """Which condition: one of the kubelet (`MemoryPressure`, `DiskPressure`, `PIDPressure`,
+    `NetworkUnavailable`, `Ready`) or of whoever watches nodes."""
+    status: Literal["True", "False", "Unknown"] = "True"
+    """What it says."""
+    reason: Annotated[str, Bounds(pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$")] = (
+        "FaultlineInjected"
+    )
+    """Its reason, in one word."""
+    message: Annotated[str, Bounds(max_length=1000)] = "said by a fault, not by the node"
+    """Its message."""
+
+
+class NodeCondition(FieldsFault[NodeConditionParams]):
+    """Let a node seem ill: what watches conditions acts as if it were.
+
+    A condition of the kubelet is written anew by it within seconds; so is ours, for as long as the
+    fault lasts, and in between the node seems well.
+    """
+
+    id = "node.condition"
+    kinds = ("Node",)
+    part: ClassVar = "status"
+    insists = True
+    does = "Writes one entry of status.conditions, again whenever it is set back."
+    cannot = "Make the node ill; keep the kubelet from saying how it really is in between."
+    measures = "Whether the condition says so."
+    restores = "The condition as it was; one that we added is removed."
+    example: ClassVar = {"type": "KernelDeadlock"}
+
+    def fields(self, view: View, target: Object, params: NodeConditionParams) -> list[Field]:
+        if params.type in ("Ready", "NetworkUnavailable"):
+            view.guard("evict", f"a node whose {params.type} is wrong loses all its pods in time")
+        path = ("status", "conditions", f"type={params.type}")
+        present = read(target, path)
+        said = {"status": params.status, "reason": params.reason, "message": params.message}
+        if present is None:
+            entry = {"type": params.type, **said}
+            return [Field(("status", "conditions", "[]"), None, entry)]
+        if present["status"] == params.status:
+            raise Refused(f"{words(target)} says so already: nothing would change")
+        return [field_of(target, (*path, name), value) for name, value in said.items()]
 
 
 class NodeDrainParams(Params):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field as Bounds
 from pydantic import model_validator
 
 from faultline.api.params import Params
-from faultline.api.quantities import Between, Percent
+from faultline.api.quantities import Between, Duration, Percent, text
 from faultline.errors import Refused
 from faultline.injection.reading import Effect, Reading
 from faultline.kubeapi.model import Object
@@ -81,6 +83,78 @@ class WorkloadScale(FieldsFault[ScaleParams]):
         view.until(lambda: count() == wanted)
         reason = "the controller, a quota or an autoscaler has it otherwise"
         return level(f"{wanted} copies", wanted, count(), method, reason)
+
+
+class RandomParams(Params):
+    """Parameters of `workload random`."""
+
+    low: Annotated[int, Between(0, MOST)]
+    """The fewest copies."""
+    high: Annotated[int, Between(0, MOST)]
+    """The most."""
+    every: Annotated[Duration, Between("1s", "1d")] = text("1m")
+    """After how long another number is drawn."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> RandomParams:
+        if self.low >= self.high:
+            raise ValueError("expected low below high")
+        return self
+
+
+class WorkloadRandom(FieldsFault[RandomParams]):
+    """Let the number of copies jump: another one at an interval, drawn within bounds.
+
+    With the same seed (`selector.seed`) it takes the same course.
+    """
+
+    id = "workload.random"
+    kinds = SCALED
+    does = "Writes spec.replicas of the workload, and another number after each interval."
+    cannot = "Keep an autoscaler from setting it back in between."
+    measures = "How many copies the controller has counted in status.replicas."
+    restores = "The number that it had, unless somebody has changed it since."
+    example: ClassVar = {"low": "1", "high": "5", "every": "1m"}
+
+    def fields(self, view: View, target: Object, params: RandomParams) -> list[Field]:
+        present = read(target, ("spec", "replicas"))
+        # It is never what it was already, else nothing would begin.
+        others = [n for n in range(params.low, params.high + 1) if n != present]
+        return [Field(("spec", "replicas"), present, _drawn(view, 0).choice(others))]
+
+    def every(self, params: RandomParams) -> float:
+        return params.every.seconds
+
+    def step(
+        self, view: View, params: RandomParams, changes: Sequence[Change], number: int
+    ) -> Sequence[Change]:
+        count = _drawn(view, number).randint(params.low, params.high)
+        return [
+            replace(each, fields=tuple(Field(f.path, f.before, count) for f in each.fields))
+            for each in changes
+        ]
+
+    def observe(
+        self, view: View, target: Object, params: RandomParams, changes: Sequence[Change]
+    ) -> Reading:
+        (change,) = changes
+        method = "status.replicas, which the controller counts"
+
+        def now(*path: str) -> int:
+            return int(read(view.now(change) or {}, path) or 0)
+
+        view.until(lambda: now("status", "replicas") == now("spec", "replicas"))
+        wanted, found = now("spec", "replicas"), now("status", "replicas")
+        if not params.low <= wanted <= params.high:
+            asked, reason = f"{params.low} to {params.high} copies", "somebody has set it otherwise"
+            return Reading(Effect.INEFFECTIVE, asked, f"{wanted}", method, reason)
+        reason = "the controller, a quota or an autoscaler has it otherwise"
+        return level(f"{wanted} copies", wanted, found, method, reason)
+
+
+def _drawn(view: View, number: int) -> random.Random:
+    """What step of that number draws from."""
+    return random.Random(f"{view.seed or view.fault}/copies/{number}")
 
 
 class ImageParams(Params):
