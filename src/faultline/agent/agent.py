@@ -290,6 +290,7 @@ class Agent:
         elif request.op == "scan" and "done" in answer:
             self._unwanted = tuple(told["unwanted"])
             self._about["runtimes"] = told["runtimes"]
+            self._about["components"] = told["components"]
         elif request.op == "try" and "done" in answer:
             self._about["capabilities"] = told["capabilities"]
             _remember(self.store, told["capabilities"])

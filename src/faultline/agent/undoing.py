@@ -10,7 +10,7 @@ from faultline.agent.worker import Tell, found, serve
 from faultline.changes.model import End, Record, State
 from faultline.errors import UnknownName
 from faultline.injection.recovery import Recovery
-from faultline.places import containers
+from faultline.places import containers, control_plane
 
 THREADS = 8
 
@@ -62,6 +62,7 @@ class Undoing:
             ]
         return {
             "unwanted": marks,
+            "components": control_plane.components(),
             "runtimes": sorted({each.runtime for each in containers.all_containers()}),
         }
 

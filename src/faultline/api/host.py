@@ -168,6 +168,8 @@ class HostStatus(StatusModel):
     """The release of the kernel."""
     runtimes: list[str] = Field(default_factory=list[str])
     """The container runtimes that were found."""
+    components: list[str] = Field(default_factory=list[str])
+    """The programs of the control plane that run there, in pods or not."""
     capabilities: list[Capability] = Field(default_factory=list[Capability])
     """What works here. Of faults that cannot be tried without ending something nothing is said."""
     unwanted: list[str] = Field(default_factory=list[str])

@@ -10,12 +10,14 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
+from pydantic.alias_generators import to_camel
 
 from faultline.api.model import Model, NodeName, StatusModel
 from faultline.api.probe_base import Pattern, Port
 from faultline.api.quantities import Between, Percent
 from faultline.api.selector_cluster import (
     FIELDS,
+    ControlPlaneSelector,
     Glob,
     LabelExpression,
     NodeSelector,
@@ -133,7 +135,7 @@ class PluginSelector(Model):
     """Its parameters."""
 
 
-SETS = ("containers", "processes", "cgroups", "pods", "nodes", "objects", "plugin")
+SETS = ("containers", "processes", "cgroups", "pods", "nodes", "objects", "control_plane", "plugin")
 
 
 class Selector(Model):
@@ -151,6 +153,8 @@ class Selector(Model):
     """Whole nodes of a cluster, or with `target` something on each of them."""
     objects: ObjectSelector | None = None
     """Other objects of a cluster: workloads, services, settings, namespaces."""
+    control_plane: ControlPlaneSelector | None = None
+    """The components of a cluster itself."""
     plugin: PluginSelector | None = None
     """What somebody else finds."""
     mode: Mode | None = None
@@ -179,7 +183,7 @@ class Selector(Model):
     @model_validator(mode="after")
     def _fits_together(self) -> Selector:
         if [getattr(self, name) is not None for name in SETS].count(True) != 1:
-            raise ValueError(f"expected exactly one of {', '.join(SETS)}")
+            raise ValueError(f"expected exactly one of {', '.join(map(to_camel, SETS))}")
         wanted = {"fixed": "count", "fixed-percent": "percent", "random-max-percent": "percent"}
         needed = wanted.get(self.how)
         for name in ("count", "percent"):

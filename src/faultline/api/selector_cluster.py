@@ -65,6 +65,30 @@ class OwnerSelector(Model):
         return self
 
 
+Component = Literal[
+    "kube-apiserver", "kube-scheduler", "kube-controller-manager", "etcd", "cluster-dns",
+    "kube-proxy", "kubelet",
+]  # fmt: skip
+
+
+class ControlPlaneSelector(Model):
+    """Replicas of one component of the cluster itself, found as pods by their labels, else as
+    processes by what the agents see. Hit only with `allow: [control-plane]`; all replicas at once
+    only with `single-replica` too, and so many of etcd that the others have no majority only with
+    `quorum`.
+    """
+
+    component: Component
+    """Which one; `cluster-dns` is CoreDNS or kube-dns."""
+    nodes: Annotated[list[Glob], Field(max_length=1000)] = Field(default_factory=list[str])
+    """On which nodes, or patterns of them; any of these."""
+    process: Annotated[str, Field(max_length=1000)] = ""
+    """Where it is a plain process: a regular expression that is found in the command line of
+    exactly one, if its name alone does not say which."""
+    cut_from: Component | None = None
+    """With a fault of the network: only what it exchanges with that component."""
+
+
 class NodeSelector(Model):
     """Whole nodes of a cluster, each with its agent. Everything that is given must fit; nothing
     means all. Nodes of the control plane are hit only with `allow: [control-plane]`.
