@@ -24,7 +24,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--write", type=FILE, help="The kubeconfig for the client, made for as long as this "
               "runs. COMMAND finds it in KUBECONFIG.")  # fmt: skip
 @click.option("-f", "--file", "files", type=FILE, multiple=True,
-              help="Documents of kind Fault; faults come and go with what stands there.")  # fmt: skip
+              help="Documents of kind Fault; faults come and go with them.")  # fmt: skip
 @click.option("--fault", "lines", metavar="FAULT[,KEY=VALUE]...", multiple=True,
               help="One fault: error,status=409,verbs=update,percent=30%.")  # fmt: skip
 @click.option("--for", "time", metavar="DURATION", help="End after that.")
