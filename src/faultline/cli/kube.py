@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import click
 
 from faultline.cli import output
@@ -21,7 +24,20 @@ def _proxy() -> click.Command:
     return proxy
 
 
-ELSEWHERE = {"faults": _faults, "proxy": _proxy}
+def _deploy(name: str) -> click.Command:
+    from faultline.cli import kube_deploy
+
+    return getattr(kube_deploy, name)
+
+
+ELSEWHERE: dict[str, Callable[[], click.Command]] = {
+    "faults": _faults,
+    "proxy": _proxy,
+    **{
+        name: partial(_deploy, name)
+        for name in ("capabilities", "chart", "manifests", "quickstart", "uninstall")
+    },
+}
 """Commands with modules of their own: `kube faults` needs every parameter model, others do not."""
 
 
@@ -69,7 +85,7 @@ def crds(kinds: tuple[str, ...], form: str) -> int:
 @click.option("--namespace", metavar="NAME", default="faultline", show_default=True,
               help="That of the operator.")  # fmt: skip
 @click.option("--only", type=click.Choice(["rules", "dashboard"]),
-              help="The file of rules of a plain Prometheus, or the dashboard for Grafana.")  # fmt: skip
+              help="The rules of a plain Prometheus, or the dashboard alone.")  # fmt: skip
 @click.option("--format", "form", type=click.Choice(["yaml", "json"]), default="yaml")
 def monitoring(namespace: str, only: str | None, form: str) -> int:
     """What Prometheus and Grafana need: Service, ServiceMonitor, PrometheusRule and dashboard."""
