@@ -25,14 +25,16 @@ from faultline.errors import Bug, FaultlineError
 from faultline.kubeapi.client import Client
 from faultline.kubeapi.model import ApiError, Rest
 from faultline.operator import halting, writing
+from faultline.operator.acting import Actor
 from faultline.operator.caches import Caches, asks
-from faultline.operator.hosts import HostObject, asked, owners
+from faultline.operator.hosts import OBJECTS, HostObject, asked, owners
 from faultline.operator.leading import Leader
 from faultline.operator.limiting import Budget, Limited
 from faultline.operator.meters import Meters
 from faultline.operator.model import Decision, Facts, Wanted
 from faultline.operator.reading import Reader
 from faultline.operator.reconcile import reconcile
+from faultline.operator.running.keeping import Keeper
 from faultline.operator.tally import HostView
 from faultline.operator.views import FaultObject, HaltObject
 
@@ -89,6 +91,11 @@ class Operator:
             self._connect(), own, self.identity, self.settings.lease, self.settings.lease / 4,
             lambda: self._wake("leader", ""),
         )  # fmt: skip
+        self.actor = Actor(
+            self._connect, lambda: self.caches.hosts.get(OBJECTS), self.caches.hosts.put,
+            lambda: self.leader.leads and self.caches.synced,
+        )  # fmt: skip
+        self.runs = Keeper(self._connect, self.leader, self.caches)
         self._cases: dict[str, Case] = {}  # by uid of the fault
         self._dirty: set[str] = set()  # hosts
         self._led = False
@@ -102,15 +109,19 @@ class Operator:
             self._writers.put(client)
         self.caches.start(self._connect)
         self.leader.start()
+        self.actor.start()
+        self.runs.start()
         try:
             with ThreadPoolExecutor(len(writers), "write") as pool:
                 while not self._ending.is_set():
                     self._gather()
                     if self.caches.synced:
                         self._round(pool)
-                    if not self.caches.watching:
+                    if not (self.caches.watching and self.actor.alive):
                         raise Bug("a watch has ended by itself: nothing new would be seen")
         finally:
+            self.runs.stop()
+            self.actor.stop()
             self.leader.stop()
             self.caches.stop()
             for client in (*writers, self._client):
@@ -141,6 +152,8 @@ class Operator:
 
     def _wake(self, what: str, key: str) -> None:
         self._wakes.put((what, key))
+        if what == "leader" or key == OBJECTS:
+            self.actor.ring()
 
     def _gather(self) -> None:
         """Wait for a change, the next due look or a tick, and note what is to be looked at."""
@@ -287,7 +300,7 @@ class Operator:
         """Hosts of which something else is wanted now are written in this round."""
         before, case.wanted = case.wanted, now
         if before is None:
-            self._dirty |= self.caches.hosts.all().keys()
+            self._dirty |= self.caches.hosts.all().keys() | now.keys()
             return
         self._dirty |= {
             name for name in before.keys() | now.keys() if before.get(name) != now.get(name)
@@ -310,6 +323,8 @@ class Operator:
         specs: list[HostSpec] = []
         for name in dirty:
             host = self.caches.hosts.get(name)
+            if host is None and name == OBJECTS and any(name in each for each in wanted.values()):
+                host = HostObject.none(name)
             if host is None:
                 continue
             here: dict[str, Mapping[str, Desired]] = {
@@ -331,7 +346,7 @@ class Operator:
         try:
             self.caches.hosts.put(writing.host(client, host, spec))
         except ApiError as error:
-            if error.reason not in ("Conflict", "NotFound"):
+            if error.reason not in ("Conflict", "NotFound", "AlreadyExists"):
                 _log.warning("%s: %s", host.name, error.message)
             return "" if error.reason == "NotFound" else host.name
         finally:

@@ -12,7 +12,7 @@ from faultline.kubeapi.client import Client
 from faultline.kubeapi.model import ApiError, Kind, Object
 from faultline.operator import conditions, living, resolving
 from faultline.operator.cluster import Cluster, is_protected, node_of, pod_of
-from faultline.operator.hosts import HostObject
+from faultline.operator.hosts import OBJECTS, HostObject
 from faultline.operator.informer import Informer
 from faultline.operator.leading import LEASES
 from faultline.operator.model import FaultView
@@ -105,7 +105,8 @@ class Caches:
         now, hosts = time.monotonic(), self.hosts.all()
         for name, host in hosts.items():
             lease = self.leases.get(f"{self._namespace}/{AGENT}{name}")
-            alive = lease is not None and lease.alive(now)
+            # Whoever looks at the Host of objects is the one that acts on it.
+            alive = name == OBJECTS or (lease is not None and lease.alive(now))
             if self.alive.get(name) != alive:
                 self.alive[name] = alive
                 for owner in host.view.parts:
@@ -117,7 +118,11 @@ class Caches:
         """All hosts."""
         nodes = self.nodes.all()
         return {
-            name: replace(host.view, alive=self.alive.get(name, False), gone=name not in nodes)
+            name: replace(
+                host.view,
+                alive=self.alive.get(name, name == OBJECTS),
+                gone=name != OBJECTS and name not in nodes,
+            )
             for name, host in self.hosts.all().items()
         }
 
@@ -146,7 +151,7 @@ class Caches:
         protected = frozenset(name for name, held in self.spaces.all().items() if held)
         made = Cluster(
             pods, self.nodes.all(), agents, protected, self._namespace,
-            extras.owners, extras.endpoints, extras.leases,
+            extras.owners, extras.endpoints, extras.leases, extras.things,
         )  # fmt: skip
         return made, unready
 

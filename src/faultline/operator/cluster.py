@@ -111,6 +111,31 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
+class Thing:
+    """One object of any other kind."""
+
+    version: str  # of the API
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+    labels: Mapping[str, str] = field(default_factory=lambda: NOTHING)
+    annotations: Mapping[str, str] = field(default_factory=lambda: NOTHING)
+    owner: Owner | None = None
+    deleting: bool = False
+
+    @property
+    def path(self) -> str:
+        """NAMESPACE/NAME, or NAME."""
+        return f"{self.namespace}/{self.name}" if self.namespace else self.name
+
+    @property
+    def space(self) -> str:
+        """The namespace that it belongs to: a Namespace to itself."""
+        return self.name if self.kind == "Namespace" else self.namespace
+
+
+@dataclass(frozen=True, slots=True)
 class Cluster:
     """All that a selector may ask. What is read only where it is asked for may be empty."""
 
@@ -122,6 +147,7 @@ class Cluster:
     owners: Mapping[str, Owner] = field(default_factory=dict[str, Owner])  # of owners, by uid
     endpoints: Mapping[str, frozenset[str]] = field(default_factory=dict[str, frozenset[str]])
     leases: Mapping[str, str] = field(default_factory=dict[str, str])  # NAMESPACE/NAME: holder
+    things: tuple[Thing, ...] = ()  # of the kind that a selector asks for
 
     def controllers(self, pod: Pod) -> list[Owner]:
         """To whom a pod belongs, its controller first, then the controller of that one."""
@@ -188,6 +214,16 @@ def node_of(found: Object) -> Node:
     return Node(
         str(meta["name"]), str(meta["uid"]), _texts(meta.get("labels")), is_protected(found)
     )
+
+
+def thing_of(found: Object, version: str, kind: str) -> Thing:
+    """Any object of the API server; those of a list do not name their kind."""
+    meta = metadata(found)
+    return Thing(
+        version, kind, str(meta.get("namespace") or ""), str(meta["name"]), str(meta["uid"]),
+        _texts(meta.get("labels")), _texts(meta.get("annotations")), owner_of(found),
+        bool(meta.get("deletionTimestamp")),
+    )  # fmt: skip
 
 
 def owner_of(found: Object) -> Owner | None:

@@ -10,9 +10,13 @@ from dataclasses import dataclass, replace
 
 from pydantic import ValidationError
 
-from faultline.api.host import Desired, HostSpec, HostStatus
+from faultline.api.host import Actual, Desired, HostSpec, HostStatus
 from faultline.kubeapi.model import Object, metadata, version_of
 from faultline.operator.tally import Entry, HostView, Part
+
+OBJECTS = "api.faultline.dev"
+"""The Host of what is done to objects over the API server: no node, the operator itself is its
+agent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +28,18 @@ class HostObject:
     version: str
     spec: HostSpec
     view: HostView  # as if its agent answered
+    generation: int = 0
+    status: HostStatus | None = None  # of the Host of objects alone
+
+    @property
+    def actual(self) -> list[Actual]:
+        """What became of what is wanted there, of the Host of objects."""
+        return self.status.actual if self.status is not None else []
+
+    @staticmethod
+    def none(name: str) -> HostObject:
+        """One that is still to be made."""
+        return HostObject(name, "", "", HostSpec(), HostView(name))
 
     @staticmethod
     def of(found: Object) -> HostObject | None:
@@ -35,9 +51,11 @@ class HostObject:
         except ValidationError:
             return None
         name = str(meta["name"])
-        heard = status.observed_generation >= int(meta.get("generation") or 0)
+        generation = int(meta.get("generation") or 0)
+        heard = status.observed_generation >= generation
         view = replace(view_of(name, spec, status), heard=heard)
-        return HostObject(name, str(meta["uid"]), version_of(found), spec, view)
+        kept = status if name == OBJECTS else None
+        return HostObject(name, str(meta["uid"]), version_of(found), spec, view, generation, kept)
 
 
 def view_of(name: str, spec: HostSpec, status: HostStatus) -> HostView:

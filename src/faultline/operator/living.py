@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from faultline.api.drawing import ordered
-from faultline.api.host import PodTarget
+from faultline.api.host import Desired
 from faultline.api.selector import Selector
 from faultline.api.targets import AimedFaultSpec
 from faultline.errors import FaultlineError
@@ -48,7 +48,7 @@ def more(
     except FaultlineError:  # it could be resolved when it began; what was asked for then stands
         return []
     entries = [
-        Known(entry.desired.pod.uid if entry.desired.pod is not None else name, entry)
+        Known(_key_of(name, entry.desired), entry)
         for name, part in parts.items()
         for entry in part.entries
     ]
@@ -85,25 +85,28 @@ def _filled(
 def _following(new: list[Candidate], entries: list[Known], fault: FaultView) -> list[Candidate]:
     """For each pod that has gone the one with which its owner replaces it."""
     begun = fault.status.started or 0.0
-    first = {
-        e.key: _owner(e.entry.desired.pod) for e in entries if e.entry.desired.asked_at <= begun
-    }
-    there = {e.key: _owner(e.entry.desired.pod) for e in entries if not e.entry.closed}
+    first = {e.key: _owner(e.entry.desired) for e in entries if e.entry.desired.asked_at <= begun}
+    there = {e.key: _owner(e.entry.desired) for e in entries if not e.entry.closed}
     missing = Counter(first.values())
     missing.subtract(Counter(there.values()))
     taken: list[Candidate] = []
     for each in sorted(new, key=lambda one: one.key):
-        owner = _owner(each.aims[0].pod)
+        owner = each.aims[0].owner
         if owner and missing[owner] > 0:
             missing[owner] -= 1
             taken.append(each)
     return taken
 
 
-def _owner(pod: PodTarget | None) -> str:
-    return f"{pod.namespace} {pod.owner}" if pod is not None and pod.owner else ""
+def _owner(entry: Desired) -> str:
+    one = entry.object or entry.pod
+    return f"{one.namespace} {one.owner}" if one is not None and one.owner else ""
 
 
 def _key(candidate: Candidate) -> str:
-    aim = candidate.aims[0]
-    return aim.pod.uid if aim.pod is not None else aim.host
+    return candidate.aims[0].key
+
+
+def _key_of(host: str, entry: Desired) -> str:
+    one = entry.object or entry.pod
+    return one.uid if one is not None else host

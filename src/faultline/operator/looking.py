@@ -44,7 +44,7 @@ def look(client: Client, own: str, selector: Selector, namespace: str) -> Look:
     agents = {name: host.alive for name, host in hosts.items() if name in nodes}
     halts = [str(_part(each, "spec").get("reason") or "") for each in client.every(HALTS)]
     made = Cluster(pods, nodes, agents, frozenset(held), own, extras.owners, extras.endpoints,
-                   extras.leases)  # fmt: skip
+                   extras.leases, extras.things)  # fmt: skip
     halted = "; ".join(halts) if halts else None
     return Look(made, hosts, halted, _budgets(client), _allowed(client, namespace))
 

@@ -6,8 +6,13 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from faultline.api.selector import PodSelector
-from faultline.api.selector_cluster import LabelExpression, NodeSelector, OwnerSelector
-from faultline.operator.cluster import Cluster, Node, Pod
+from faultline.api.selector_cluster import (
+    LabelExpression,
+    NodeSelector,
+    ObjectSelector,
+    OwnerSelector,
+)
+from faultline.operator.cluster import Cluster, Node, Pod, Thing
 
 
 def pods(asked: PodSelector, namespace: str, cluster: Cluster) -> list[Pod]:
@@ -42,6 +47,31 @@ def nodes(asked: NodeSelector, cluster: Cluster) -> list[Node]:
         if (not asked.names or fits_any(asked.names, node.name))
         and _labelled(asked.labels, asked.expressions, node.labels)
     ]
+
+
+def things(asked: ObjectSelector, namespace: str, cluster: Cluster) -> list[Thing]:
+    """The objects that fit; `namespace` is meant where none is named."""
+    spaces = spaces_of(asked, namespace)
+    return [
+        each
+        for each in cluster.things
+        if each.kind == asked.kind
+        and (not spaces or not each.space or fits_any(spaces, each.space))
+        and (not asked.name or fnmatchcase(each.name, asked.name))
+        and (not asked.names or fits_any(asked.names, each.name, each.path))
+        and _labelled(asked.labels, asked.expressions, each.labels)
+        and asked.annotations.items() <= each.annotations.items()
+    ]
+
+
+def spaces_of(asked: ObjectSelector, namespace: str) -> list[str]:
+    """The namespaces that are meant, or patterns of them; none means all."""
+    if asked.namespaces:
+        return asked.namespaces
+    if asked.kind == "Namespace":
+        named = asked.name or asked.names or asked.labels or asked.expressions or asked.annotations
+        return [] if named else [namespace]
+    return [] if asked.names and all("/" in each for each in asked.names) else [namespace]
 
 
 def fits_any(patterns: Sequence[str], *names: str) -> bool:

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import cast
 
+from faultline.errors import Unsupported
 from faultline.kubeapi.client import Client
 from faultline.kubeapi.model import ApiError, Kind, Object, metadata
-from faultline.operator.cluster import Owner, Pod, owner_of
+from faultline.operator.cluster import Owner, Pod, Thing, owner_of, thing_of
 from faultline.operator.leading import LEASES
 
 ENDPOINTS = Kind("Endpoints", "endpoints", "v1")
@@ -16,6 +17,8 @@ OWNERS = {
     "ReplicaSet": Kind("ReplicaSet", "replicasets", "apps/v1"),
     "Job": Kind("Job", "jobs", "batch/v1"),
 }
+GROUPS = {"Ingress": "networking.k8s.io", "NetworkPolicy": "networking.k8s.io"}
+"""Kinds that older servers have in two groups, and which one is meant."""
 FEW = 5
 """Owners that are read one by one; of more the whole namespace is listed."""
 
@@ -27,6 +30,7 @@ class Extras:
     owners: dict[str, Owner] = field(default_factory=dict[str, Owner])
     endpoints: dict[str, frozenset[str]] = field(default_factory=dict[str, frozenset[str]])
     leases: dict[str, str] = field(default_factory=dict[str, str])
+    things: tuple[Thing, ...] = ()
 
 
 class Reader:
@@ -49,7 +53,35 @@ class Reader:
                 extras.endpoints[path] = self._behind(space, name)
             elif what == "lease":
                 extras.leases[path] = self._holder(space, name)
+            elif what == "things":
+                extras.things = self._things(path)
         return extras
+
+    def _things(self, asked: str) -> tuple[Thing, ...]:
+        """All of a kind, given as KIND|VERSION|NAMESPACES; raises Unsupported."""
+        name, version, spaces = asked.split("|")
+        try:
+            kind = self._kind(name, version)
+        except ApiError as error:
+            if error.reason != "NotFound":
+                raise
+            raise Unsupported(error.message) from error
+        within = spaces.split(",") if spaces and kind.namespaced else [""]
+        return tuple(
+            thing_of(each, kind.version, kind.kind)
+            for space in within
+            for each in self._client.every(kind, space)
+        )
+
+    def _kind(self, name: str, version: str) -> Kind:
+        if version:
+            return self._client.exact(name, version)
+        try:
+            return self._client.kind(name, GROUPS.get(name, ""))
+        except ApiError as error:
+            if error.reason != "NotFound" or name not in GROUPS:
+                raise
+            return self._client.kind(name)  # of a server that is older than the group
 
     def _read_owners(self, pods: Iterable[Pod]) -> None:
         missing: dict[tuple[str, str], dict[str, str]] = {}

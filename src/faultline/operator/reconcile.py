@@ -20,6 +20,7 @@ from faultline.api.host import Desired
 from faultline.api.targets import AimedFaultSpec
 from faultline.errors import Bug, FaultlineError
 from faultline.operator import conditions, living, resolving, tally
+from faultline.operator.hosts import OBJECTS
 from faultline.operator.model import (
     FORGET,
     GRACE,
@@ -179,8 +180,8 @@ class _Running:
         return Desired(
             uid=uid, owner=self.fault.owner, owner_uid=self.fault.uid, fault=spec.fault,
             params=spec.params, duration=type(spec.duration).of_seconds(max(rest, 0.1)),
-            asked_at=asked, allow=spec.allow, pod=aim.pod, target=aim.target,
-            follow=living.is_live(spec) and aim.pod is not None,
+            asked_at=asked, allow=spec.allow, pod=aim.pod, target=aim.target, object=aim.object,
+            flap=spec.flap, follow=living.is_live(spec) and aim.pod is not None,
         )  # fmt: skip
 
     # ------------------------------------------------------------------ its end
@@ -244,7 +245,7 @@ class _Running:
             if name in lost and not update["lost"]:
                 left = [entry.desired.uid for entry in part.entries if not entry.closed]
                 update["person"] = part.share.person + len(left)
-                update["error"] = f"it does not undo it; on {name}: faultline recover {left[0]}"
+                update["error"] = f"it does not undo it; {_by_hand(name, left[0])}"
             elif part.closed:
                 update["lost"] = False  # nothing more is to be heard of it
             shares[name] = part.share.model_copy(update=update)
@@ -361,6 +362,13 @@ def _sentence(status: FaultResourceStatus, first: str, halted: str | None) -> st
     parts += [f"{found.lost} hosts lost"] if found.lost else []
     parts += [f"halted{': ' if halted else ''}{halted}"] if halted is not None else []
     return "; ".join([", ".join(parts), *([first] if first else [])])
+
+
+def _by_hand(host: str, uid: str) -> str:
+    """What a person may run where a host does not undo what it has."""
+    if host == OBJECTS:
+        return f"anywhere: faultline kube recover {uid}"
+    return f"on {host}: faultline recover {uid}"
 
 
 def _word(text: str) -> str:

@@ -6,20 +6,23 @@ A target is named by what stays its own: the uid of a pod, the name of a node.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from faultline.api.drawing import how_many, ordered, picked
-from faultline.api.host import PodTarget
+from faultline.api.host import ObjectTarget, PodTarget
 from faultline.api.selector import PodSelector, Selector
-from faultline.api.selector_cluster import NodeSelector
+from faultline.api.selector_cluster import NodeSelector, ObjectSelector
 from faultline.api.target import TargetSpec
 from faultline.api.targets import AimedFaultSpec
-from faultline.errors import FaultlineError, InvalidParameter, TargetGone
+from faultline.errors import FaultlineError, InvalidParameter, Refused, TargetGone
 from faultline.operator import matching, plugins, protection
+from faultline.operator.aiming import checked, is_of_objects, selector_of
 from faultline.operator.cluster import Cluster, Node, Owner, Pod, Running
+from faultline.operator.hosts import OBJECTS
 
 SHOWN = 10  # targets that a sentence names
+MOST = 500  # objects that one fault changes: all of it stands in one Host
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +33,26 @@ class Aim:
     words: str
     pod: PodTarget | None = None
     target: TargetSpec = field(default_factory=TargetSpec)
+    object: ObjectTarget | None = None
+
+    @property
+    def key(self) -> str:
+        """The uid of the pod or object, else the name of the node."""
+        if self.object is not None:
+            return self.object.uid
+        return self.pod.uid if self.pod is not None else self.host
+
+    @property
+    def owner(self) -> str:
+        """Who replaces it when it goes; empty if nobody does."""
+        one = self.object or self.pod
+        return f"{one.namespace} {one.owner}" if one is not None and one.owner else ""
 
     @property
     def identity(self) -> str:
         """What is its own for ever."""
+        if self.object is not None:
+            return self.object.uid
         if self.pod is not None:
             return f"{self.pod.uid}/{self.pod.container}"
         return f"{self.host}/{self.target.model_dump_json(exclude_defaults=True)}"
@@ -87,23 +106,9 @@ class Set:
     what: str = "pods"
 
 
-def selector_of(spec: AimedFaultSpec) -> Selector:
-    """What a fault aims at, also where it names one pod; raises InvalidParameter."""
-    if spec.selector is not None:
-        return spec.selector
-    if spec.target.pod:
-        space, name, *inner = spec.target.pod.split("/")
-        pods = {"namespaces": [space], "names": [f"{space}/{name}"], "container": "".join(inner)}
-        return Selector.model_validate({"pods": pods, "mode": "all"})
-    raise InvalidParameter(
-        "spec.selector", None, "a selector: which pods or nodes of the cluster are meant",
-        hint="nodes by name: selector: {nodes: {names: [NODE]}}",
-    )  # fmt: skip
-
-
 def needs(selector: Selector, namespace: str) -> frozenset[str]:
     """What must be read to resolve it, besides pods and nodes: `owners`, `endpoints:NS/NAME`,
-    `lease:NS/NAME`; raises UnknownName, InvalidParameter.
+    `lease:NS/NAME`, `things:KIND|VERSION|NAMESPACES`; raises UnknownName, InvalidParameter.
     """
     found: set[str] = set()
     criteria = selector.pods
@@ -118,7 +123,18 @@ def needs(selector: Selector, namespace: str) -> frozenset[str]:
     if criteria is not None and criteria.service:
         service = criteria.service
         found.add(f"endpoints:{service if '/' in service else f'{namespace}/{service}'}")
+    if selector.objects is not None:
+        found.add(f"things:{_things(selector.objects, namespace)}")
     return frozenset(found)
+
+
+def _things(asked: ObjectSelector, namespace: str) -> str:
+    """What is to be listed: the kind, its version, the namespaces unless they are patterns."""
+    spaces = matching.spaces_of(asked, namespace)
+    named = (
+        spaces if asked.kind != "Namespace" and not any(set(s) & set("*?[") for s in spaces) else []
+    )
+    return f"{asked.kind}|{asked.api_version}|{','.join(named)}"
 
 
 def resolve(
@@ -136,6 +152,8 @@ def resolve(
         raise TargetGone(f"none of the {found.what} fits", hint=told)
     drawn = selector.seed or seed
     groups = {each.key: each.group for each in found.free} if selector.spread else None
+    if is_of_objects(spec.fault) and count(selector, len(found.free), drawn) > MOST:
+        raise Refused(f"{len(found.free)} objects are more than {MOST}", hint="several Faults")
     hit = picked([each.key for each in found.free], selector, drawn, name, groups)
     order = {key: n for n, key in enumerate(ordered([c.key for c in found.free], drawn, groups))}
     by_order = sorted(found.free, key=lambda each: order[each.key])
@@ -153,38 +171,42 @@ def count(selector: Selector, size: int, seed: str) -> int:
 
 def candidates(spec: AimedFaultSpec, selector: Selector, namespace: str, cluster: Cluster) -> Set:
     """All that may be hit, and what is not and why."""
-    family = spec.fault.partition(".")[0]
+    checked(spec, selector)
     if selector.nodes is not None:
         return _of_nodes(selector.nodes, spec, selector, cluster)
+    if selector.objects is not None:
+        return _of_things(selector.objects, spec, selector, namespace, cluster)
     if selector.pods is not None:
         fitting = matching.pods(selector.pods, namespace, cluster)
-        return _of_pods(fitting, (), selector.pods, family, spec.allow, selector, cluster)
+        return _of_pods(fitting, (), selector.pods, spec, selector, cluster)
     if selector.plugin is not None:
         plugin = plugins.load(selector.plugin, namespace)
         chosen = plugin.select(cluster)
-        made = _of_pods(
-            chosen.pods, chosen.rest, plugin.pods() or PodSelector(), family, spec.allow,
-            selector, cluster,
-        )  # fmt: skip
+        asked = plugin.pods() or PodSelector()
+        made = _of_pods(chosen.pods, chosen.rest, asked, spec, selector, cluster)
         return Set(made.free, made.rest, made.spared, f"pods of {selector.plugin.name}")
     raise InvalidParameter(
-        f"spec.selector.{selector.kind}", None, "pods, nodes or plugin: this is a cluster"
+        f"spec.selector.{selector.kind}", None, "pods, nodes, objects or plugin: this is a cluster"
     )
 
 
 def _of_pods(
-    found: Sequence[Pod], rest: Sequence[Pod], asked: PodSelector, family: str,
-    allow: Collection[str], selector: Selector, cluster: Cluster,
+    found: Sequence[Pod], rest: Sequence[Pod], asked: PodSelector, spec: AimedFaultSpec,
+    selector: Selector, cluster: Cluster,
 ) -> Set:  # fmt: skip
+    family, by_api = spec.fault.partition(".")[0], is_of_objects(spec.fault)
     free: list[Candidate] = []
     others: list[Candidate] = []
     spared: dict[str, str] = {}
     for pods, into in ((found, free), (rest, others)):
         for pod in pods:
-            why = protection.of_pod(pod, family, cluster, allow)
+            why = protection.of_pod(pod, family, cluster, spec.allow, agent=not by_api)
             why = why or ("excluded" if _excluded(selector, pod.name, pod.path) else "")
             owner = (cluster.controllers(pod) or [None])[-1]
-            aims = _aims(pod, asked.container, family, owner) if not why else ()
+            aims: tuple[Aim, ...] = ()
+            if not why:
+                made = (_object_aim(pod, owner),) if by_api else ()
+                aims = made or _aims(pod, asked.container, family, owner)
             if aims:
                 into.append(Candidate(pod.path, aims, _group(pod, owner, selector, cluster)))
             else:
@@ -222,6 +244,35 @@ def _aims(pod: Pod, container: str, family: str, owner: Owner | None) -> tuple[A
     )  # fmt: skip
 
 
+def _object_aim(pod: Pod, owner: Owner | None) -> Aim:
+    made = ObjectTarget(
+        api_version="v1", kind="Pod", namespace=pod.namespace, name=pod.name, uid=pod.uid,
+        owner=f"{owner.kind}/{owner.name}" if owner else "",
+    )  # fmt: skip
+    return Aim(OBJECTS, f"pod {pod.path}", object=made)
+
+
+def _of_things(
+    asked: ObjectSelector, spec: AimedFaultSpec, selector: Selector, namespace: str,
+    cluster: Cluster,
+) -> Set:  # fmt: skip
+    free: list[Candidate] = []
+    spared: dict[str, str] = {}
+    for each in matching.things(asked, namespace, cluster):
+        words = f"{each.kind} {each.path}"
+        why = protection.of_thing(each, cluster, spec.allow)
+        why = why or ("excluded" if _excluded(selector, each.name, each.path) else "")
+        if why:
+            spared[words] = why
+            continue
+        owner = f"{each.owner.kind}/{each.owner.name}" if each.owner else ""
+        made = ObjectTarget(api_version=each.version, kind=each.kind, namespace=each.namespace,
+                            name=each.name, uid=each.uid, owner=owner)  # fmt: skip
+        group = owner or each.path if selector.spread else ""
+        free.append(Candidate(each.path, (Aim(OBJECTS, words, object=made),), group))
+    return Set(tuple(free), (), spared, f"objects of the kind {asked.kind}")
+
+
 def _group(pod: Pod, owner: Owner | None, selector: Selector, cluster: Cluster) -> str:
     match selector.spread:
         case "zones":
@@ -240,12 +291,16 @@ def _of_nodes(
     free: list[Candidate] = []
     spared: dict[str, str] = {}
     for node in matching.nodes(asked, cluster):
-        why = protection.of_node(node, cluster, spec.allow)
+        by_api = is_of_objects(spec.fault)
+        why = protection.of_node(node, cluster, spec.allow, agent=not by_api)
         why = why or ("excluded" if _excluded(selector, node.name) else "")
         if why:
             spared[f"node {node.name}"] = why
             continue
         aim = Aim(node.name, f"node {node.name}", None, spec.target)
+        if by_api:
+            made = ObjectTarget(api_version="v1", kind="Node", name=node.name, uid=node.uid)
+            aim = Aim(OBJECTS, f"node {node.name}", object=made)
         free.append(Candidate(node.name, (aim,), _node_group(node, selector)))
     return Set(tuple(free), (), spared, "nodes")
 

@@ -17,6 +17,7 @@ from faultline.api.targets import AimedFaultSpec
 from faultline.errors import UnknownName
 from faultline.injection import registry
 from faultline.kubeapi.model import Object, metadata, version_of
+from faultline.kubefaults import registry as kubefaults
 from faultline.operator.model import FaultView
 
 FINALIZER = "faultline.dev/undo"
@@ -107,6 +108,8 @@ def _problems(spec: AimedFaultSpec) -> list[Problem]:
 
 @cache
 def _params(fault: str) -> Any:
+    if fault in kubefaults.faults():
+        return kubefaults.get(fault).params_type()
     return registry.get(fault).params_type()
 
 

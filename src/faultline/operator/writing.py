@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from faultline.api.halt import HaltStatus
-from faultline.api.host import HostSpec
+from faultline.api.host import HostSpec, HostStatus
 from faultline.kubeapi.client import Client
 from faultline.kubeapi.model import ApiError, Kind, Object
 from faultline.operator.conditions import stamp
@@ -51,13 +51,28 @@ def status(client: Client, fault: FaultObject, decision: Decision) -> Object:
 
 
 def host(client: Client, found: HostObject, spec: HostSpec) -> Object:
-    """What a host is asked for; raises ApiError."""
+    """What a host is asked for; raises ApiError. One without a version is made."""
+    if not found.version:
+        made: Object = {
+            "apiVersion": VERSION, "kind": "Host", "metadata": {"name": found.name},
+            "spec": {"desired": [_short(each) for each in spec.desired]},
+        }  # fmt: skip
+        return client.create(HOSTS, made)
     change = {
         "metadata": {"resourceVersion": found.version},
         # Some servers take an empty text for none at all (kubernetes 1.20 built with a newer Go).
         "spec": {"desired": [_short(each) for each in spec.desired], "halted": spec.halted or None},
     }
     return client.patch(HOSTS, found.name, change)
+
+
+def host_status(client: Client, found: HostObject, told: HostStatus) -> Object:
+    """What became of what a host is asked for; raises ApiError."""
+    change = {
+        "metadata": {"resourceVersion": found.version},
+        "status": {"actual": [], "conditions": [], **_short(told)},
+    }
+    return client.patch(HOSTS, found.name, change, part="status")
 
 
 def halt(client: Client, found: HaltObject, told: HaltStatus) -> Object:
