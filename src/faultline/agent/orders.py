@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import zlib
 from pathlib import Path
@@ -9,13 +10,15 @@ from pathlib import Path
 from faultline.agent.model import LEASE, Document
 from faultline.agent.worker import Tell, found
 from faultline.changes import keepers
-from faultline.errors import Conflict
+from faultline.errors import Conflict, Refused
 from faultline.injection.injector import Injector
 from faultline.injection.plan import Order
 from faultline.places import pods
 from faultline.places.find import Target
 from faultline.units import Duration
 
+ENABLED = "FAULTLINE_FAULTS"
+"""The variable that names the faults and families that are carried out, if not all are."""
 _NETWORK = ("network",)
 """Families that act on the network of a pod alone, which its sandbox holds as long as it lives."""
 
@@ -39,6 +42,7 @@ class Orders:
     def inject(self, asked: Document, tell: Tell) -> Document:
         """Inject one fault, say so, and measure it."""
         uid, order = str(asked["uid"]), asked["order"]
+        _check_enabled(order["fault"])
         with Injector(self.state) as injector:
             injector.check_halt()
             injector.lease = LEASE if order["leased"] else ""
@@ -64,6 +68,16 @@ class Orders:
         """Measure a fault that is in place."""
         with Injector(self.state) as injector:
             return _measured(injector, asked["uid"])
+
+
+def _check_enabled(fault: str) -> None:
+    """Raise Refused if agents of this cluster do not carry it out."""
+    enabled = [each for each in os.environ.get(ENABLED, "").split(",") if each]
+    if enabled and not {fault, fault.partition(".")[0]} & set(enabled):
+        raise Refused(
+            f"agents of this cluster do not carry out {fault}",
+            hint=f"they carry out {', '.join(enabled)}: the setting agent.faults",
+        )
 
 
 def _measured(injector: Injector, uid: str) -> Document:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 
 from faultline.agent.model import Document
 from faultline.agent.worker import Tell, serve
 from faultline.injection import registry, trial
+from faultline.kernel import machine
 
 _NO_ANSWER = ("already above", "unmeasured")
 """What a machine that is busy at the moment may lead to."""
@@ -16,8 +18,8 @@ def attempt(asked: Document, _tell: Tell) -> Document:
     """Each fault, in scratch namespaces. Nothing is said of those that nobody can try, since they
     would end whoever does, and of those that gave no answer.
     """
-    wanted: list[str] = asked.get("faults") or list(registry.everything())
-    able = [each for each in wanted if not registry.get(each).lethal]
+    triable = registry.triable()
+    able = [each for each in asked.get("faults") or triable if each in triable]
     tried = [asdict(trial.try_fault(each)) for each in able]
     return {
         "capabilities": [
@@ -32,4 +34,7 @@ def attempt(asked: Document, _tell: Tell) -> Document:
 
 def main() -> None:
     """Entry of the process."""
+    machine.leave()
+    # What is tried is tried on scratch ground, which is ours and not the machine's.
+    os.environ.pop(machine.ENVIRONMENT, None)
     serve({"try": attempt}, 1)

@@ -10,6 +10,7 @@ from faultline.agent.worker import Tell, found, serve
 from faultline.changes.model import End, Record, State
 from faultline.errors import UnknownName
 from faultline.injection.recovery import Recovery
+from faultline.kernel import machine
 from faultline.places import containers, control_plane
 
 THREADS = 8
@@ -80,5 +81,6 @@ def _rounds(recovery: Recovery, entry: str) -> list[Record]:
 
 def main() -> None:
     """Entry of the process: its last argument is the state folder."""
+    machine.leave()  # keepers that are started again are to outlive a pod that we run in
     undoing = Undoing(Path(sys.argv[-1]))
     serve({"look": undoing.look, "recover": undoing.recover, "scan": undoing.scan}, THREADS)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from faultline.errors import Unsupported
-from faultline.kernel import procfs
+from faultline.kernel import machine, procfs
 
 Data = dict[str, Any]
 _LIMIT: Final = 8 << 20
@@ -101,7 +101,7 @@ def call(path: str, method: str, what: str, patience: float) -> tuple[int, bytes
     """One request of HTTP 1.0, after which the daemon closes; status and body. Raises OSError."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(patience)
-        connection.connect(path)
+        connection.connect(machine.path(path))
         head = f"{method} {what} HTTP/1.0\r\nHost: docker\r\nContent-Length: 0\r\n\r\n"
         connection.sendall(head.encode("ascii"))
         answer = b""

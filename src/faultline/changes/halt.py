@@ -20,8 +20,9 @@ from pathlib import Path
 
 from faultline.changes.store import Store, trusted_users
 from faultline.errors import Halted, UsageError
+from faultline.kernel import machine
 
-HOST = (Path("/etc/faultline/halt"), Path("/run/faultline/halt"))
+HOST = (Path(machine.path("/etc/faultline/halt")), Path("/run/faultline/halt"))
 """For every user of the host: the first where it can be written; the second is gone with a reboot,
 and ordinary users see it only if they may enter its folder."""
 _LONGEST = 1000  # characters of a reason that are read

@@ -17,12 +17,14 @@ from typing import Any, Final, cast
 
 from faultline.changes import dockerd
 from faultline.errors import TargetGone, Unsupported
+from faultline.kernel import machine
 from faultline.kernel.procfs import ProcessId
 
 Data = dict[str, Any]
 SLOW: Final = 30.0  # seconds that a runtime may take beyond what it is told to wait
 _ASKED: Final = 10.0  # seconds for a question
 _LIMIT: Final = 8 << 20  # bytes of an answer
+_NO_PROGRAM: Final = 127  # nsenter(1)
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -227,6 +229,9 @@ def run(words: tuple[str, ...], patience: float) -> tuple[int, str, str]:
     path = os.environ.get("PATH", _PATH)
     import shutil  # which a keeper that never runs a program does not need
 
+    # In a container of the machine it is the machine's own program that knows the runtime there.
+    if before := machine.entering():
+        words, path = (*before, *words), f"{path}:{_PATH}"
     program = shutil.which(words[0], path=path)
     if program is None:
         raise FileNotFoundError(2, "is not installed", words[0])
@@ -242,6 +247,8 @@ def run(words: tuple[str, ...], patience: float) -> tuple[int, str, str]:
         except subprocess.TimeoutExpired:
             raise TimeoutError(110, f"does not end within {patience:g} s", program) from None
         told = [_read(file.fileno()) for file in (out, said)]
+    if before and done.returncode == _NO_PROGRAM:
+        raise FileNotFoundError(2, "is not installed on the machine", words[len(before)])
     return done.returncode, told[0], told[1].strip()[-500:]
 
 

@@ -15,7 +15,7 @@ from faultline.changes.kind import Context, Data, Kind, kinds
 from faultline.changes.lock import STEAL, FaultLock
 from faultline.changes.model import End, Outcome, Presence, Record, Step, StepState, Undone
 from faultline.errors import ApplyFailed, FaultlineError, RecoveryIncomplete
-from faultline.kernel import clock
+from faultline.kernel import clock, machine
 from faultline.kernel.netlink import Netlink
 from faultline.kernel.procfs import ProcessId
 
@@ -41,7 +41,17 @@ def contexts(record: Record, netlink: Netlink | None, run: str, code: str) -> li
 
 
 def _open_root(record: Record) -> int | None:
-    """The root directory of the record's place where that has one of its own and still lives."""
+    """The root directory of the record's place where that has one of its own and still lives.
+
+    That of the machine is there after a reboot too, and may be ours or not: what was injected from
+    a pod can be undone without it, and the other way round.
+    """
+    if record.place.get("kind") == "host":
+        around = machine.pid()
+        if not around and not record.place.get("rooted"):
+            return None
+        path = f"/proc/{around}/root" if around else "/"
+        return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     if not record.place.get("rooted") or record.boot_id != clock.boot_id():
         return None
     try:

@@ -31,6 +31,7 @@ _GENERIC: Final = {
     "capset": 91,
     "swapon": 224,
     "swapoff": 225,
+    "umount2": 39,
 }
 _X86_64: Final = {
     "timer_create": 222,
@@ -54,6 +55,7 @@ _X86_64: Final = {
     "capset": 126,
     "swapon": 167,
     "swapoff": 168,
+    "umount2": 166,
 }
 _SAME_EVERYWHERE: Final = {"openat2": 437, "pidfd_getfd": 438}
 _NUMBERS: Final = {"x86_64": _X86_64, "aarch64": _GENERIC, "riscv64": _GENERIC}

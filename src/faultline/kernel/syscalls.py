@@ -252,6 +252,12 @@ def swapoff(path: str) -> None:
     call("swapoff", name, about=path, unlocked=True)
 
 
+def umount(path: str, flags: int = 0) -> None:
+    """Take a mount away from this mount namespace (umount2(2))."""
+    name = ctypes.create_string_buffer(os.fsencode(path))
+    call("umount2", name, flags, about=path)
+
+
 def reboot(command: int) -> None:
     """Restart or power off at once (reboot(2)); in a pid namespace it ends only that."""
     call("reboot", 0xFEE1DEAD, 672274793, command, 0)

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final, cast
 
-from faultline.kernel import files, procfs
+from faultline.kernel import files, machine, procfs
 
 Data = dict[str, Any]
 _LIMIT: Final = 8 << 20
@@ -55,8 +55,9 @@ def read_json(folder: int, name: str) -> Data:
 
 def read_at(path: str, root: int | None = None) -> Data:
     """The object in the file at an absolute path, as it is seen from `root`."""
+    seen = path if root is not None else machine.path(path)
     try:
-        folder = files.open_folder(str(Path(path).parent), root)
+        folder = files.open_folder(str(Path(seen).parent), root)
     except OSError:
         return {}
     try:
@@ -67,6 +68,8 @@ def read_at(path: str, root: int | None = None) -> Data:
 
 def open_trusted(path: str, folder: int | None = None) -> int | None:
     """A descriptor of a folder that only root and we can write; None otherwise."""
+    if folder is None and path.startswith("/") and not path.startswith("/proc/"):
+        path = machine.path(path)  # it was noted by whoever does not live in our container
     try:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
     except _NO_FILE:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from faultline.errors import TargetGone
-from faultline.kernel import cgroup, netns, procfs, userns
+from faultline.kernel import cgroup, machine, netns, procfs, userns
 from faultline.kernel.cgroup import Group
 from faultline.kernel.clock import boot_id
 from faultline.kernel.netlink import Netlink
@@ -116,7 +116,8 @@ class Place:
         Raises Unsupported where there is no such controller.
         """
         layout = cgroup.layout()
-        return layout.group_of(self.pid or os.getpid(), controller)
+        whose = os.getpid() if self.is_host else self.pid
+        return layout.group_of(whose, controller)
 
     def own_group(self, controller: str) -> Group:
         """The control group that a limit of this place is set on: that which holds all of it, also
@@ -153,9 +154,15 @@ class Place:
 
 
 def host() -> Place:
-    """This host, in the network namespace of the caller."""
+    """This host, in the network namespace of the caller; with the files of the machine also where
+    we are in a container of it.
+    """
     with Netlink.open() as netlink:
-        return Place(HOST, boot_id(), netlink.cookie(), os.geteuid(), userns.current())
+        found = Place(HOST, boot_id(), netlink.cookie(), os.geteuid(), userns.current())
+    if around := machine.pid():
+        start = ProcessId.of(around).start
+        return replace(found, pid=around, start=start, rooted=True)
+    return found
 
 
 def of_process(kind: str, process: ProcessId, name: str, **more: Any) -> Place:
