@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from tests.kube.conftest import Server
+from tests.kube.objects import crds
 from tests.kube.objects.targets import MADE, essence, make
 
 from faultline.errors import Conflict, FaultlineError, PlanStale, Refused, TargetGone
@@ -36,41 +37,80 @@ from faultline.kubefaults.registry import faults, get
 
 pytestmark = pytest.mark.needs_apiserver
 
-MASS = {"count": 7, "size": 10}
 PATCH = {"data": {"mode": "wild", "level": None}, "metadata": {"annotations": {"note": "x"}}}
 PARAMS: dict[str, list[dict[str, Any]]] = {
     "config.value": [{"key": "mode", "value": "w"}, {"key": "mode"}, {"key": "new", "value": "x"}],
     "hpa.bounds": [{"high": 3}, {"low": 5, "high": 5}],
     "ingress.backend": [{}, {"host": "a.example", "service": "other"}],
+    "ingress.limit": [
+        {"requests": 1, "connections": 2, "controller": "nginx"},
+        {"requests": 1, "controller": "haproxytech"},
+        {"requests": 5, "controller": "traefik"},
+    ],
+    "ingress.rule": [
+        {"host": "a.example", "drop": True},
+        {"to_path": "/x", "to_host": "c.example"},
+    ],
+    "job.deadline": [{"seconds": 5}],
+    "job.schedule": [{}],
     "lease.steal": [{"seconds": 20}],
-    "namespace.clutter": [MASS],
-    "namespace.deny": [{"direction": "in"}],
+    "namespace.deny": [
+        {"direction": "in"},
+        {"policy": "cilium", "labels": {"app": "shop"}},
+        {"policy": "calico", "direction": "out"},
+        {"networks": ["10.0.0.0/8", "fd00::/8"]},
+    ],
     "namespace.limit": [{"memory": "64Mi", "cpu": "100m"}],
-    "namespace.object": [{"object": {"apiVersion": "v1", "kind": "ConfigMap", "data": {"a": "1"}}}],
-    "namespace.pending": [{"count": 3}],
     "namespace.quota": [{"resource": "configmaps", "most": "0"}],
+    "node.condition": [{}, {"status": "Unknown"}],
     "node.taint": [{"effect": "NoSchedule", "value": "x"}],
-    "object.label": [{"key": "app", "value": "w"}, {"key": "tier"}, {"key": "new", "value": "x"}],
+    "node.untaint": [{"key": "dedicated"}],
+    "object.annotation": [{"add": {"a/b": "c", "note": "x"}}],
+    "object.apply": [{"object": {"apiVersion": "v1", "kind": "ConfigMap", "data": {"a": "1"}}}],
+    "object.finalizer": [{"add": ["a.example/x", "b.example/y"]}, {"remove": ["held.example/z"]}],
+    "object.label": [
+        {"add": {"app": "w", "new": "y"}, "remove": ["tier", "none"]},
+        {"key": "app", "value": "w"},
+        {"key": "tier"},
+        {"key": "new", "value": "x"},
+    ],
     "object.patch": [{"patch": PATCH}],
+    "route.timeout": [{"timeout": "10ms"}],
+    "route.weights": [{"weights": {"shop": 0}}, {"weights": {"next": 7}, "rule": 1}],
     "workload.image": [{}, {"container": "web", "image": "shop:2"}],
+    "workload.random": [{"low": 1, "high": 9}],
     "workload.scale": [{"replicas": 1}, {"by": 2}, {"percent": "50%"}],
 }
 TARGETS = {
+    "job.suspend": ("CronJob",),  # of a Job from 1.21 on
+    "object.annotation": ("Deployment",),
+    "object.finalizer": ("Service",),
     "object.label": ("Deployment",),
     "object.hold": ("Service",),
     "object.patch": ("ConfigMap",),
     "object.delete": ("ConfigMap",),
 }
-ALLOWED = frozenset({"bare-pod", "lasting"})
+ALLOWED = frozenset({"bare-pod", "lasting", "finalizer", "opens-network"})
+OTHER_KINDS = ("CiliumNetworkPolicy", "NetworkPolicy", "Middleware")
+LOADS = ("clutter", "pending", "jobs", "watches", "lists", "events")
+"""Of namespaces: test_loads.py is about them."""
 CASES = [
     pytest.param(name, params, kind, id=f"{name}-{number}-{kind}")
     for name, fault in faults().items()
     for number, params in enumerate(PARAMS.get(name, [{}]))
     for kind in (TARGETS.get(name) or fault.kinds)
-    if kind in (*MADE, "Namespace", "Node")
+    if kind in (*MADE, "Namespace", "Node", "PersistentVolume")
+    if name not in (f"namespace.{each}" for each in LOADS)
 ]
 UID = "0123456789abcdef"
 LASTS = ("pod.delete", "pod.evict", "object.delete", "node.drain")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def other_kinds(apiserver: Server) -> None:
+    """Those that policies and ingresses of others need."""
+    with closing(apiserver.client()) as client:
+        crds.install(client, *OTHER_KINDS)
 
 
 @pytest.fixture
@@ -160,8 +200,6 @@ def test_killed_at_every_write_nothing_is_left(
     apiserver: Server, client: Client, namespace: str, name: str, params: dict[str, Any], kind: str
 ) -> None:
     target = make(client, kind, namespace)
-    if name == "namespace.clutter":
-        params = {"count": 3, "size": 10}
     changes = planned(client, name, params, target)
     before = everything(client, changes)
     for writes, after in itertools.product(range(1, 12), (False, True)):
@@ -293,7 +331,20 @@ def test_what_exists_under_our_name_is_never_taken_over(client: Client, namespac
     ("name", "params", "kind", "said"),
     [
         ("pod.delete", {}, "Pod", "has no owner"),
-        ("object.delete", {}, "ConfigMap", "has no owner"),
+        ("object.delete", {"back": False}, "ConfigMap", "has no owner"),
+        ("object.delete", {}, "Secret", "may hold rights"),
+        ("object.label", {"key": "app", "value": "x" * 64}, "Service", "at most 63"),
+        ("object.annotation", {"key": "undo.faultline.dev/1"}, "Service", "never written"),
+        ("object.finalizer", {"remove": ["held.example/z"]}, "Service", "would not be waited for"),
+        ("node.condition", {"type": "Ready", "status": "False"}, "Node", "loses all its pods"),
+        ("node.untaint", {"key": "none"}, "Node", "no such taint"),
+        ("job.suspend", {}, "Job", "from Kubernetes 1.21"),
+        ("job.deadline", {}, "Job", "not begun again"),
+        ("volume.reclaim", {"policy": "Delete"}, "PersistentVolume", "would go with its claim"),
+        ("route.weights", {"weights": {"none": 1}}, "HTTPRoute", "no backend none"),
+        ("route.backend", {"rule": 2}, "HTTPRoute", "2 rules"),
+        ("ingress.limit", {"requests": 1}, "Ingress", "is not known"),
+        ("ingress.rule", {"host": "none", "drop": True}, "Ingress", "no such rule"),
         ("object.patch", {"patch": {"data": {"a": "b"}}}, "Secret", "may hold rights"),
         ("object.patch", {"patch": {"metadata": {"name": "x"}}}, "ConfigMap", "never written"),
         ("node.taint", {"effect": "NoExecute"}, "Node", "evicts every pod"),
