@@ -153,7 +153,8 @@ class Caches:
             pods, self.nodes.all(), agents, protected, self._namespace,
             extras.owners, extras.endpoints, extras.leases, extras.things,
         )  # fmt: skip
-        return made, unready
+        components = {name: host.components for name, host in views.items()}
+        return replace(made, serving=extras.serving, components=components), unready
 
 
 def asks(fault: FaultView) -> bool:

@@ -99,6 +99,7 @@ class Node:
     uid: str = ""
     labels: Mapping[str, str] = field(default_factory=lambda: NOTHING)
     protected: bool = False
+    addresses: tuple[str, ...] = ()  # those inside the cluster
 
     @property
     def zone(self) -> str:
@@ -136,6 +137,14 @@ class Thing:
 
 
 @dataclass(frozen=True, slots=True)
+class Serving:
+    """Who answers for a service, also where that is no pod."""
+
+    addresses: frozenset[str] = frozenset()
+    ports: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Cluster:
     """All that a selector may ask. What is read only where it is asked for may be empty."""
 
@@ -147,6 +156,9 @@ class Cluster:
     owners: Mapping[str, Owner] = field(default_factory=dict[str, Owner])  # of owners, by uid
     endpoints: Mapping[str, frozenset[str]] = field(default_factory=dict[str, frozenset[str]])
     leases: Mapping[str, str] = field(default_factory=dict[str, str])  # NAMESPACE/NAME: holder
+    serving: Mapping[str, Serving] = field(default_factory=dict[str, Serving])
+    components: Mapping[str, frozenset[str]] = field(default_factory=dict[str, frozenset[str]])
+    """Programs of the control plane by the node that runs them."""
     things: tuple[Thing, ...] = ()  # of the kind that a selector asks for
 
     def controllers(self, pod: Pod) -> list[Owner]:
@@ -211,8 +223,10 @@ def pod_of(found: Object) -> Pod:
 def node_of(found: Object) -> Node:
     """A node of the API server."""
     meta = metadata(found)
+    told = cast("list[Object]", _part(found, "status").get("addresses") or [])
+    inside = tuple(str(each["address"]) for each in told if each.get("type") == "InternalIP")
     return Node(
-        str(meta["name"]), str(meta["uid"]), _texts(meta.get("labels")), is_protected(found)
+        str(meta["name"]), str(meta["uid"]), _texts(meta.get("labels")), is_protected(found), inside
     )
 
 

@@ -45,6 +45,8 @@ def look(client: Client, own: str, selector: Selector, namespace: str) -> Look:
     halts = [str(_part(each, "spec").get("reason") or "") for each in client.every(HALTS)]
     made = Cluster(pods, nodes, agents, frozenset(held), own, extras.owners, extras.endpoints,
                    extras.leases, extras.things)  # fmt: skip
+    components = {name: host.components for name, host in hosts.items()}
+    made = replace(made, serving=extras.serving, components=components)
     halted = "; ".join(halts) if halts else None
     return Look(made, hosts, halted, _budgets(client), _allowed(client, namespace))
 

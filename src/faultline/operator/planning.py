@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from faultline.api.targets import AimedFaultSpec
 from faultline.kubeapi.model import Object, metadata
-from faultline.operator import resolving
+from faultline.operator import control_plane, resolving
 from faultline.operator.cluster import Pod
 from faultline.operator.looking import Look, covers
 from faultline.operator.protection import SHARED
@@ -78,7 +78,7 @@ def plan(spec: AimedFaultSpec, namespace: str, seed: str, seen: Look) -> Cluster
     return ClusterPlan(
         spec.fault, str(spec.duration), found.text, nodes,
         tuple(each.key for each in found.rest), dict(found.spared), budgets,
-        tuple(_warnings(namespace, seen, nodes, budgets)),
+        (*_warnings(namespace, seen, nodes, budgets), *_lasting(found, spec, seen)),
     )  # fmt: skip
 
 
@@ -96,7 +96,8 @@ def _node(
     why = host.cannot.get(spec.fault)
     here = [pod for pod in seen.cluster.pods.values() if pod.node == name]
     share: list[str] = []
-    if spec.fault.partition(".")[0] in SHARED:
+    named = spec.selector is not None and spec.selector.control_plane is not None
+    if spec.fault.partition(".")[0] in SHARED and not named:  # else its own packets alone are hit
         share = _sharing(aims, here, pods)
     others = sum(pod.identity not in chosen for pod in here)
     return Node(name, targets, why is None, why or "", others, tuple(share))
@@ -136,6 +137,12 @@ def _budgets(pods: list[Pod], budgets: tuple[Object, ...]) -> tuple[Budget, ...]
                 )
             )
     return tuple(made)
+
+
+def _lasting(found: resolving.Resolution, spec: AimedFaultSpec, seen: Look) -> list[str]:
+    if any(control_plane.survives(spec, aim.pod, seen.cluster) for aim in found.aims):
+        return ["it hits the API server or the way to it: nothing but its deadline may end it"]
+    return []
 
 
 def _warnings(

@@ -9,7 +9,7 @@ from typing import cast
 from faultline.errors import Unsupported
 from faultline.kubeapi.client import Client
 from faultline.kubeapi.model import ApiError, Kind, Object, metadata
-from faultline.operator.cluster import Owner, Pod, Thing, owner_of, thing_of
+from faultline.operator.cluster import Owner, Pod, Serving, Thing, owner_of, thing_of
 from faultline.operator.leading import LEASES
 
 ENDPOINTS = Kind("Endpoints", "endpoints", "v1")
@@ -30,6 +30,7 @@ class Extras:
     owners: dict[str, Owner] = field(default_factory=dict[str, Owner])
     endpoints: dict[str, frozenset[str]] = field(default_factory=dict[str, frozenset[str]])
     leases: dict[str, str] = field(default_factory=dict[str, str])
+    serving: dict[str, Serving] = field(default_factory=dict[str, Serving])
     things: tuple[Thing, ...] = ()
 
 
@@ -51,6 +52,8 @@ class Reader:
                 extras.owners = {uid: own for uid, own in self._owners.items() if own is not None}
             elif what == "endpoints":
                 extras.endpoints[path] = self._behind(space, name)
+            elif what == "addresses":
+                extras.serving[path] = self._serving(space, name)
             elif what == "lease":
                 extras.leases[path] = self._holder(space, name)
             elif what == "things":
@@ -116,6 +119,17 @@ class Reader:
                     target = cast(Object, each.get("targetRef") or {})
                     uids.add(str(target.get("uid")))
         return frozenset(uids)
+
+    def _serving(self, space: str, name: str) -> Serving:
+        found = self._get(ENDPOINTS, space, name) or {}
+        addresses: set[str] = set()
+        ports: set[int] = set()
+        for subset in cast("list[Object]", found.get("subsets") or []):
+            addresses |= {
+                str(each["ip"]) for each in cast("list[Object]", subset.get("addresses") or [])
+            }
+            ports |= {int(each["port"]) for each in cast("list[Object]", subset.get("ports") or [])}
+        return Serving(frozenset(addresses), tuple(sorted(ports)))
 
     def _holder(self, space: str, name: str) -> str:
         found = self._get(LEASES, space, name) or {}

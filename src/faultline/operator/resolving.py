@@ -6,17 +6,19 @@ A target is named by what stays its own: the uid of a pod, the name of a node.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from faultline.api.drawing import how_many, ordered, picked
 from faultline.api.host import ObjectTarget, PodTarget
 from faultline.api.selector import PodSelector, Selector
-from faultline.api.selector_cluster import NodeSelector, ObjectSelector
+from faultline.api.selector_cluster import ControlPlaneSelector, NodeSelector, ObjectSelector
 from faultline.api.target import TargetSpec
 from faultline.api.targets import AimedFaultSpec
 from faultline.errors import FaultlineError, InvalidParameter, Refused, TargetGone
-from faultline.operator import matching, plugins, protection
+from faultline.operator import control_plane, matching, plugins, protection
 from faultline.operator.aiming import checked, is_of_objects, selector_of
 from faultline.operator.cluster import Cluster, Node, Owner, Pod, Running
 from faultline.operator.hosts import OBJECTS
@@ -34,6 +36,8 @@ class Aim:
     pod: PodTarget | None = None
     target: TargetSpec = field(default_factory=TargetSpec)
     object: ObjectTarget | None = None
+    params: Mapping[str, Any] = field(default_factory=dict[str, Any])  # besides those asked for
+    allow: tuple[str, ...] = ()  # guards that naming it has overridden
 
     @property
     def key(self) -> str:
@@ -53,9 +57,10 @@ class Aim:
         """What is its own for ever."""
         if self.object is not None:
             return self.object.uid
+        more = f"/{json.dumps(self.params, sort_keys=True)}" if self.params else ""
         if self.pod is not None:
-            return f"{self.pod.uid}/{self.pod.container}"
-        return f"{self.host}/{self.target.model_dump_json(exclude_defaults=True)}"
+            return f"{self.pod.uid}/{self.pod.container}{more}"
+        return f"{self.host}/{self.target.model_dump_json(exclude_defaults=True)}{more}"
 
     def uid(self, fault_uid: str) -> str:
         """The uid of a fault on it: the same whoever asks, however often."""
@@ -111,6 +116,10 @@ def needs(selector: Selector, namespace: str) -> frozenset[str]:
     `lease:NS/NAME`, `things:KIND|VERSION|NAMESPACES`; raises UnknownName, InvalidParameter.
     """
     found: set[str] = set()
+    if selector.control_plane is not None:
+        found |= control_plane.needs(selector.control_plane)
+    if selector.nodes is not None:
+        found.add(f"addresses:{control_plane.API}")  # whether it is cut off
     criteria = selector.pods
     if selector.plugin is not None:
         plugin = plugins.load(selector.plugin, namespace)
@@ -155,6 +164,7 @@ def resolve(
     if is_of_objects(spec.fault) and count(selector, len(found.free), drawn) > MOST:
         raise Refused(f"{len(found.free)} objects are more than {MOST}", hint="several Faults")
     hit = picked([each.key for each in found.free], selector, drawn, name, groups)
+    control_plane.check(selector, hit, spec.allow, cluster)
     order = {key: n for n, key in enumerate(ordered([c.key for c in found.free], drawn, groups))}
     by_order = sorted(found.free, key=lambda each: order[each.key])
     reserve = tuple(each for each in by_order if each.key not in hit)
@@ -185,8 +195,11 @@ def candidates(spec: AimedFaultSpec, selector: Selector, namespace: str, cluster
         asked = plugin.pods() or PodSelector()
         made = _of_pods(chosen.pods, chosen.rest, asked, spec, selector, cluster)
         return Set(made.free, made.rest, made.spared, f"pods of {selector.plugin.name}")
+    if selector.control_plane is not None:
+        return _of_control_plane(selector.control_plane, spec, selector, cluster)
     raise InvalidParameter(
-        f"spec.selector.{selector.kind}", None, "pods, nodes, objects or plugin: this is a cluster"
+        f"spec.selector.{selector.kind}", None,
+        "pods, nodes, objects, controlPlane or plugin: this is a cluster",
     )
 
 
@@ -283,6 +296,28 @@ def _group(pod: Pod, owner: Owner | None, selector: Selector, cluster: Cluster) 
             return f"{owner.kind}/{pod.namespace}/{owner.name}" if owner else pod.path
         case None:
             return ""
+
+
+def _of_control_plane(
+    asked: ControlPlaneSelector, spec: AimedFaultSpec, selector: Selector, cluster: Cluster
+) -> Set:
+    free: list[Candidate] = []
+    spared: dict[str, str] = {}
+    for spot in control_plane.spots(asked, spec, cluster):
+        node, pod = spot.replica.node, spot.replica.pod
+        names = (node, pod.name, pod.path) if pod is not None else (node,)
+        why = spot.why or ("excluded" if _excluded(selector, *names) else "")
+        if why:
+            spared[f"{asked.component} {spot.replica.key}"] = why
+            continue
+        aims = tuple(
+            Aim(node, hit.words, hit.pod, hit.target, params=hit.params,
+                allow=control_plane.guards(asked))
+            for hit in spot.hits
+        )  # fmt: skip
+        group = cluster.zone(node) if selector.spread == "zones" else node
+        free.append(Candidate(spot.replica.key, aims, group))
+    return Set(tuple(free), (), spared, f"replicas of {asked.component}")
 
 
 def _of_nodes(

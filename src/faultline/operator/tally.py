@@ -111,6 +111,7 @@ class HostView:
     heard: bool = True  # whether its agent has acted upon what is asked of it now
     cannot: Mapping[str, str] = field(default_factory=dict[str, str])  # faults, and why not
     marks: int = 0  # of ours that no journal of it knows
+    components: frozenset[str] = frozenset()  # programs of the control plane that run there
 
 
 def counts(shares: Iterable[HostShare]) -> FaultCounts:
