@@ -1,4 +1,4 @@
-"""The components of the control plane as targets: where each replica is, and what must be left. Pure.
+"""The components of the control plane as targets: where each replica is, what must be left. Pure.
 
 A replica is a pod with a label that says so, else a process of that name which the agent of a node
 has seen. What hits the API server or etcd cannot be called back while it lasts: it survives the
@@ -19,6 +19,7 @@ from faultline.api.target import TargetSpec
 from faultline.api.targets import AimedFaultSpec
 from faultline.errors import InvalidParameter, Protected
 from faultline.operator import matching, protection
+from faultline.operator.aiming import is_of_objects
 from faultline.operator.cluster import Cluster, Node, Pod
 
 ALLOW, SINGLE, QUORUM = "control-plane", "single-replica", "quorum"
@@ -127,6 +128,9 @@ def is_system(namespace: str) -> bool:
 def spots(asked: ControlPlaneSelector, spec: AimedFaultSpec, cluster: Cluster) -> list[Spot]:
     """Each replica with what would be done to it; raises InvalidParameter."""
     family = spec.fault.partition(".")[0]
+    if is_of_objects(spec.fault):
+        path, told = "spec.selector.controlPlane", "a fault of machines; of pods as objects: pods"
+        raise InvalidParameter(path, spec.fault, told)
     if asked.cut_from is not None and family != "network":
         path = "spec.selector.controlPlane.cutFrom"
         raise InvalidParameter(path, asked.cut_from, f"a fault of the network, not {spec.fault}")

@@ -179,8 +179,10 @@ class _Running:
         rest = spec.duration.seconds - (asked - begun)
         return Desired(
             uid=uid, owner=self.fault.owner, owner_uid=self.fault.uid, fault=spec.fault,
-            params={**aim.params, **spec.params}, duration=type(spec.duration).of_seconds(max(rest, 0.1)),
-            asked_at=asked, allow=[*dict.fromkeys((*spec.allow, *aim.allow))], pod=aim.pod, target=aim.target, object=aim.object,
+            params={**aim.params, **spec.params}, asked_at=asked,
+            duration=type(spec.duration).of_seconds(max(rest, 0.1)),
+            allow=[*dict.fromkeys((*spec.allow, *aim.allow))],
+            pod=aim.pod, target=aim.target, object=aim.object,
             flap=spec.flap, follow=living.is_live(spec) and aim.pod is not None,
             survives=control_plane.survives(spec, aim.pod, self.facts.cluster),
         )  # fmt: skip
