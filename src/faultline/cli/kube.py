@@ -24,6 +24,12 @@ def _proxy() -> click.Command:
     return proxy
 
 
+def _recover() -> click.Command:
+    from faultline.cli.kube_recover import recover
+
+    return recover
+
+
 def _deploy(name: str) -> click.Command:
     from faultline.cli import kube_deploy
 
@@ -33,6 +39,7 @@ def _deploy(name: str) -> click.Command:
 ELSEWHERE: dict[str, Callable[[], click.Command]] = {
     "faults": _faults,
     "proxy": _proxy,
+    "recover": _recover,
     **{
         name: partial(_deploy, name)
         for name in ("capabilities", "chart", "manifests", "quickstart", "uninstall")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field as Bounds
 
@@ -26,59 +26,50 @@ from faultline.kubefaults.model import (
 )
 from faultline.kubefaults.workloads import images
 
-Grace = Annotated[int, Between(0, 3600)] | None
 
+class PodEndParams(Params):
+    """Parameters of faults that end a pod."""
 
-class PodDeleteParams(Params):
-    """Parameters of `pod delete`."""
-
-    grace: Grace = None
+    grace: Annotated[int, Between(0, 3600)] | None = None
     """Seconds that it gets to end; without it what the pod says. 0 kills it at once."""
 
 
-class PodDelete(ObjectFault[PodDeleteParams]):
+class _PodEnd(ObjectFault[PodEndParams]):
+    """A fault that ends a pod, one way or the other."""
+
+    kinds = ("Pod",)
+    measures = "Whether the pod of this uid is gone, or ending."
+    restores = "Nothing: a pod without an owner is refused unless `bare-pod` is allowed."
+    way: ClassVar[Literal["delete", "evict"]]
+    asked: ClassVar[str]
+
+    def plan(self, view: View, target: Object, params: PodEndParams) -> list[Change]:
+        return deletion(view, target, self.way, params.grace, "bare-pod")
+
+    def observe(
+        self, view: View, target: Object, params: PodEndParams, changes: Sequence[Change]
+    ) -> Reading:
+        return is_going(view, changes, self.asked)
+
+
+class PodDelete(_PodEnd):
     """Delete a pod, as a roll-out or a person would; its owner makes another one."""
 
     id = "pod.delete"
-    kinds = ("Pod",)
     does = "Deletes this very pod (by uid) through the API server."
     cannot = "Bring it back: that is its owner's affair, and what is to be seen."
-    measures = "Whether the pod of this uid is gone, or ending."
-    restores = "Nothing: a pod without an owner is refused unless `bare-pod` is allowed."
-
-    def plan(self, view: View, target: Object, params: PodDeleteParams) -> list[Change]:
-        return deletion(view, target, "delete", params.grace, "bare-pod")
-
-    def observe(
-        self, view: View, target: Object, params: PodDeleteParams, changes: Sequence[Change]
-    ) -> Reading:
-        return is_going(view, changes, "deleted")
+    way = "delete"
+    asked = "deleted"
 
 
-class PodEvictParams(Params):
-    """Parameters of `pod evict`."""
-
-    grace: Grace = None
-    """Seconds that it gets to end; without it what the pod says."""
-
-
-class PodEvict(ObjectFault[PodEvictParams]):
+class PodEvict(_PodEnd):
     """Evict a pod, as the drain of a node does: disruption budgets are honoured."""
 
     id = "pod.evict"
-    kinds = ("Pod",)
     does = "Asks for the eviction of this very pod (by uid)."
     cannot = "Evict what a PodDisruptionBudget keeps: that is refused, and told."
-    measures = "Whether the pod of this uid is gone, or ending."
-    restores = "Nothing: a pod without an owner is refused unless `bare-pod` is allowed."
-
-    def plan(self, view: View, target: Object, params: PodEvictParams) -> list[Change]:
-        return deletion(view, target, "evict", params.grace, "bare-pod")
-
-    def observe(
-        self, view: View, target: Object, params: PodEvictParams, changes: Sequence[Change]
-    ) -> Reading:
-        return is_going(view, changes, "evicted")
+    way = "evict"
+    asked = "evicted"
 
 
 class PodFailureParams(Params):

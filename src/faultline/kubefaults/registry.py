@@ -24,6 +24,8 @@ def faults() -> dict[str, AnyFault]:
         for each in vars(module).values():
             if not isinstance(each, type) or each.__module__ != module.__name__:
                 continue
+            if not hasattr(each, "id"):  # what several faults have in common
+                continue
             if issubclass(each, ObjectFault) and not inspect.isabstract(cast(type, each)):
                 made = cast("type[AnyFault]", each)()
                 if made.id in found:

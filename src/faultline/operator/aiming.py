@@ -1,4 +1,4 @@
-"""Whether a fault and its selector fit together: what acts on machines, and what on objects. Pure."""
+"""Whether a fault and its selector fit: what acts on machines, and what on objects. Pure."""
 
 from __future__ import annotations
 
