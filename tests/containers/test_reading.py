@@ -73,6 +73,34 @@ def test_podman_is_reached_with_the_options_that_it_had() -> None:
     assert found.tool == ("/usr/bin/podman", "--root", "/data", "--network-config-dir", "")
 
 
+def _children(folder: Path, *children: tuple[int, str]) -> dict[int, Process]:
+    """A conmon whose files lie in `folder`, with these children."""
+    argv = tuple(word.replace("/data", str(folder)) for word in PODMAN)
+    conmon = us(*argv)
+    below = [
+        Process(ProcessId(pid, 1), Path(name).name, "S", conmon.pid, 0, (name,))
+        for pid, name in children
+    ]
+    return {each.pid: each for each in (conmon, *below)}
+
+
+def test_what_tidies_up_after_a_container_is_not_the_container(tmp_path: Path) -> None:
+    """When it has ended, conmon starts podman as its child; before it begins, its runtime."""
+    folder = tmp_path / ID
+    (folder / "userdata").mkdir(parents=True)
+    (folder / "userdata" / "config.json").write_text("{}")
+    helpers = ((71, "/usr/bin/podman"), (72, "/usr/bin/runc"), (73, "/usr/bin/conmon"))
+    (folder / "pidfile").write_text("70")
+    for helper in helpers:
+        assert list(conmons.find(_children(tmp_path, helper))) == []
+    there = list(conmons.find(_children(tmp_path, (70, "/bin/web"), *helpers)))
+    assert [each.process.pid for each in there] == [70]
+    (folder / "pidfile").unlink()
+    assert list(conmons.find(_children(tmp_path, *helpers))) == []
+    there = list(conmons.find(_children(tmp_path, (70, "/bin/web"), *helpers)))
+    assert [each.process.pid for each in there] == [70]
+
+
 @pytest.mark.parametrize(
     ("notes", "expected"),
     [

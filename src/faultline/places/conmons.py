@@ -19,6 +19,7 @@ from faultline.places import bundle, shims
 from faultline.places.bundle import Data
 from faultline.places.container import Container
 
+_CONMON: Final = "conmon"
 _CRIO: Final = "io.kubernetes.cri-o."
 _STOP: Final = "org.opencontainers.image.stopSignal"
 
@@ -26,7 +27,7 @@ _STOP: Final = "org.opencontainers.image.stopSignal"
 def find(processes: Mapping[int, Process]) -> Iterator[Container]:
     """Every container of Podman or CRI-O among these processes."""
     for conmon in processes.values():
-        if conmon.name != "conmon" or not bundle.of_the_host(conmon):
+        if conmon.name != _CONMON or not bundle.of_the_host(conmon):
             continue
         argv = conmon.cmdline
         name = bundle.flag(argv, "-c", "--cid")
@@ -46,7 +47,11 @@ def find(processes: Mapping[int, Process]) -> Iterator[Container]:
 
 
 def _first(conmon: Process, processes: Mapping[int, Process]) -> Process | None:
-    """Its child that the runtime has noted, or its only one."""
+    """Its child that the runtime has noted; where its note cannot be read, its only one.
+
+    Before there is a container the runtime is a child of conmon too, and when it has ended, the
+    command that tidies up after it: whoever took that for the container would see it running again.
+    """
     children = [each for each in processes.values() if each.ppid == conmon.pid]
     path = Path(bundle.flag(conmon.cmdline, "-p", "--container-pidfile"))
     folder = bundle.open_trusted(str(path.parent))
@@ -55,10 +60,13 @@ def _first(conmon: Process, processes: Mapping[int, Process]) -> Process | None:
             text = bundle.read(folder, path.name) or b""
         finally:
             os.close(folder)
-        noted = [each for each in children if str(each.pid).encode() == text.strip()]
-        if noted:
-            return noted[0]
-    return children[0] if len(children) == 1 else None
+        if text:
+            return next((c for c in children if str(c.pid).encode() == text.strip()), None)
+    options = ("-r", "--runtime", "--exit-command")
+    named = {Path(bundle.flag(conmon.cmdline, option)).name for option in options}
+    helpers = {_CONMON, *named} - {""}
+    own = [each for each in children if not helpers & {each.name, each.program}]
+    return own[0] if len(own) == 1 else None
 
 
 def container(name: str, first: Process, argv: tuple[str, ...], spec: Data) -> Container:
