@@ -49,6 +49,7 @@ class Agents:
         self.hosts = {name: Simulated(name) for name in names}
         self.requests = 0  # without those for leases
         self.effect = "effective"
+        self.values: dict[str, float] = {}  # what was `asked` and `measured`
         self._connect, self._namespace, self._lease = connect, namespace, lease
         self._stop = threading.Event()
         self._due: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -199,7 +200,7 @@ class Agents:
             return {"uid": uid, "stage": "refused", "error": "it is not to begin"}
         heapq.heappush(self._ends, (now + length, host.name, uid))
         return {"uid": uid, "stage": "active", "effect": self.effect, "injectedAt": now,
-                "effectiveAt": now, "text": "asked 100 ms, measured 100.2 ms"}  # fmt: skip
+                "effectiveAt": now, "text": "asked 100 ms, measured 100.2 ms", **self.values}  # fmt: skip
 
     def _end(self, host: Simulated, entry: Object) -> None:
         entry.update(stage="ended", end="recovered", endedAt=time.time())
