@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,7 +30,8 @@ SECONDS = 20  # of each of them: 2 probes and a load
 LONG = 3600  # seconds of a long run, with 5 probes and a load
 PROBES = 5
 TIMES = 15
-WRITES = 200
+WRITES = 400
+THREADS = 16
 _AIM = "under 100 ms"
 
 # What a process needs that lists the runs, as a command does; and one that opens them all.
@@ -121,6 +123,8 @@ def _writing(store: Store, name: str, named: Callable[[str], str]) -> Measured:
         short = store.write_status(short)
     rate = WRITES / (time.perf_counter() - began)
     yield Figure(named("writes of a status per second"), rate, "/s", n=WRITES)
+    rate = _together(store)
+    yield Figure(named(f"the same by {THREADS} threads, of a run each"), rate, "/s", n=WRITES)
     run = store.create(histories.run("long", 0, 1, ended=False))
     for length, aim in ((60, ""), (LONG, "as after a minute")):
         run = store.write_status(
@@ -137,6 +141,20 @@ def _writing(store: Store, name: str, named: Callable[[str], str]) -> Measured:
     yield median(named("open a run of an hour"), taken, "ms", _AIM)
     if name == "SQLite":
         yield from _reporting(store.get(Run, "long"))
+
+
+def _together(store: Store) -> float:
+    """Writes per second of threads that write at the same time, as an engine's do."""
+    made = [store.create(histories.run(f"of-{n}", 0, 1, ended=False)) for n in range(THREADS)]
+
+    def write(run: Run) -> None:
+        for _ in range(WRITES // THREADS):
+            run = store.write_status(run)
+
+    began = time.perf_counter()
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(write, made))
+    return WRITES // THREADS * THREADS / (time.perf_counter() - began)
 
 
 def _reporting(run: Run) -> Measured:

@@ -4,10 +4,12 @@ one that fails fails alone.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -15,12 +17,16 @@ from pathlib import Path
 
 import pytest
 from tests.stores import histories
+from tests.stores.server import Server
 
 from faultline.api.fault import Fault
 from faultline.api.model import Metadata
 from faultline.api.run import Point, Run
 from faultline.api.targets import AimedFaultSpec
+from faultline.stores.grouping import Groups
 from faultline.stores.model import Exists, Stale, Store, StoreFailed
+from faultline.stores.opening import open_store
+from faultline.stores.postgres import PostgresDatabase
 from faultline.stores.sql import SqlStore
 from faultline.stores.sqlite import SqliteDatabase
 
@@ -52,14 +58,15 @@ def together(work: Sequence[Callable[[], object]]) -> list[object]:
         return list(pool.map(one, work))
 
 
-def held(db: SqliteDatabase, many: int) -> Callable[[], None]:
+def held(store: Store, many: int) -> Callable[[], None]:
     """Hold the turn until so many wait for it; what is to be called then."""
+    db: SqliteDatabase | PostgresDatabase = store._db  # type: ignore[attr-defined]
     group = db.writing()
     group.__enter__()
 
     def go() -> None:
-        while db._queued < many:
-            pass
+        while db._groups.queued < many:
+            time.sleep(0.001)
         group.__exit__(None, None, None)
 
     return go
@@ -69,33 +76,86 @@ def held(db: SqliteDatabase, many: int) -> Callable[[], None]:
 def commits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many writes went to disk each time."""
     found: list[int] = []
-    settle = SqliteDatabase._settle
+    settle = Groups.settle
 
-    def counted(self: SqliteDatabase, group: object) -> None:
+    def counted(self: Groups, group: object) -> None:
         found.append(group.writes)  # type: ignore[attr-defined]
         settle(self, group)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(SqliteDatabase, "_settle", counted)
+    monkeypatch.setattr(Groups, "settle", counted)
     return found
 
 
-def test_writes_that_wait_go_to_disk_together(tmp_path: Path, commits: list[int]) -> None:
-    with SqlStore(tmp_path / "r.db") as store:
-        commits.clear()
-        go = held(store._db, THREADS)  # type: ignore[arg-type]
-        threads = [
-            threading.Thread(target=store.create, args=(fault(f"f{n}"),)) for n in range(THREADS)
-        ]
+def test_writes_that_wait_go_to_disk_together(store: Store, commits: list[int]) -> None:
+    commits.clear()
+    go = held(store, THREADS)
+    threads = [
+        threading.Thread(target=store.create, args=(fault(f"f{n}"),)) for n in range(THREADS)
+    ]
+    for each in threads:
+        each.start()
+    go()
+    for each in threads:
+        each.join()
+    assert sum(commits) == THREADS + 1
+    assert len(commits) < THREADS
+    assert store.count(Fault) == THREADS
+    versions = [each.version for each in store.summaries(Fault)]
+    assert sorted(versions) == list(range(1, THREADS + 1))
+
+
+def test_engines_that_write_what_others_write_wait_and_do_not_lock_each_other_out(
+    opener: Callable[[], Store],
+) -> None:
+    """Each holds what it has written until its transaction ends; all of them want the same."""
+    stores = [opener() for _ in range(3)]
+    names = [f"shared-{n}" for n in range(4)]
+    for name in names:
+        stores[0].create(fault(name))
+
+    def change(store: Store, order: Sequence[str]) -> None:
+        done = 0
+        for _ in range(8):
+            for name in order:
+                found = store.get(Fault, name)
+                with contextlib.suppress(Stale):
+                    store.update(found)
+                    done += 1
+        assert done
+
+    work = [partial(change, store, order) for store in stores for order in (names, names[::-1]) * 2]
+    assert together(work) == [None] * len(work)
+
+
+def test_a_connection_that_is_lost_in_a_group_takes_what_was_in_it_and_no_more(
+    postgres: Server,
+) -> None:
+    with open_store(postgres.database()) as store:
+        go = held(store, 3)
+        results: list[object] = []
+
+        def cut() -> None:
+            with store._db.writing():  # type: ignore[attr-defined]
+                store._db.rows("SELECT pg_terminate_backend(pg_backend_pid())")  # type: ignore[attr-defined]
+
+        def kept(act: Callable[[], object]) -> None:
+            try:
+                results.append(act())
+            except StoreFailed as error:
+                results.append(error)
+
+        acts = [partial(store.create, fault("a")), cut, partial(store.create, fault("b"))]
+        threads = [threading.Thread(target=kept, args=(each,)) for each in acts]
         for each in threads:
             each.start()
-        go()
+        with contextlib.suppress(StoreFailed):
+            go()
         for each in threads:
-            each.join()
-        assert sum(commits) == THREADS + 1
-        assert len(commits) < THREADS
-        assert store.count(Fault) == THREADS
-        versions = [each.version for each in store.summaries(Fault)]
-        assert sorted(versions) == list(range(1, THREADS + 1))
+            each.join(30)
+        there = {each.name for each in store.summaries(Fault)}
+        assert there == {each.metadata.name for each in results if isinstance(each, Fault)}
+        assert any(isinstance(each, StoreFailed) for each in results)
+        store.create(fault("after"))
 
 
 def test_one_that_is_refused_is_refused_alone(store: Store) -> None:
@@ -143,13 +203,13 @@ def test_what_fails_on_its_way_to_disk_fails_for_everybody(tmp_path: Path) -> No
         db = store._db
         assert isinstance(db, SqliteDatabase)
         db.rows("SELECT 1")
-        ((pages,),) = db._db.execute("PRAGMA page_count").fetchall()
-        db._db.execute(f"PRAGMA max_page_count = {pages}")
+        ((pages,),) = db.connection.execute("PRAGMA page_count").fetchall()
+        db.connection.execute(f"PRAGMA max_page_count = {pages}")
         big = Fault(
             metadata=Metadata(name="big"),
             spec=AimedFaultSpec(fault="file.add", params={"x": "y" * 200_000}),
         )
-        go = held(db, 3)
+        go = held(store, 3)
         results: list[object] = []
 
         def write(each: Fault) -> None:
@@ -173,7 +233,7 @@ def test_what_fails_on_its_way_to_disk_fails_for_everybody(tmp_path: Path) -> No
         there = {each.name for each in store.summaries(Fault)}
         acknowledged = {each.metadata.name for each in results if isinstance(each, Fault)}
         assert there == acknowledged
-        db._db.execute("PRAGMA max_page_count = 1000000")
+        db.connection.execute("PRAGMA max_page_count = 1000000")
         store.create(fault("after"))
         assert store.get(Fault, "after")
 

@@ -3,6 +3,9 @@
 SQLAlchemy keeps the connections and Alembic the schema. Whoever commits holds the row of the
 counter until the commit is done, so versions appear in their order and a watcher misses none; a
 sequence would not do, since its numbers are drawn before the commit and can appear out of order.
+So the commits of all engines come one after the other, and what the threads of one engine write at
+the same time goes into one. It has the counter from its beginning: whoever holds rows waits for
+nobody.
 Source: https://www.postgresql.org/docs/15/sql-notify.html, explicit-locking.html,
 runtime-config-client.html (idle_in_transaction_session_timeout).
 """
@@ -17,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from faultline.errors import InvalidDocument, Unsupported, UsageError
 from faultline.stores import schema
-from faultline.stores.database import Row, Wait
+from faultline.stores.database import COUNTED, Row, Wait
+from faultline.stores.grouping import Groups
 from faultline.stores.model import StoreFailed
 
 if TYPE_CHECKING:
@@ -25,24 +29,99 @@ if TYPE_CHECKING:
 
 CHANNEL = "faultline"
 FROZEN = 5.0  # seconds after which the server ends the transaction of an engine that stands still
+_MOST = 32  # writes that go to disk together; a server keeps so many savepoints at hand (64)
 _LOOK = 1.0  # seconds between looks of a watcher that is told; one that cannot be looks more often
 _LOOK_UNTOLD = 0.1
 _MIGRATING = 0x6661756C74  # the advisory lock of whoever changes the schema
 _VERSION = "SELECT version_num FROM alembic_version"
+_BUMP = (
+    "WITH next AS (UPDATE counter SET version = version + 1 RETURNING version)"
+    " SELECT version, pg_notify(?, '') FROM next"
+)
 _KNOWN = "SELECT to_regclass('alembic_version') IS NOT NULL"
 
 
+class _Shared:
+    """The transaction that the threads of this process write in."""
+
+    def __init__(self, of: PostgresDatabase) -> None:
+        self._of = of
+        self.connection: Connection | None = None
+
+    def begin(self) -> None:
+        with self._of.telling():
+            connection = self._of.engine.connect()
+            try:
+                self._open(connection)
+            except BaseException:
+                connection.close()
+                raise
+        self.connection = connection
+
+    def _open(self, connection: Connection) -> None:
+        connection.begin()
+        connection.exec_driver_sql(f"{COUNTED} FOR UPDATE")
+
+    def save(self, first: bool) -> None:
+        if not first:  # one of the same name hides those before it
+            with self._of.telling():
+                self._connected.exec_driver_sql("SAVEPOINT one")
+
+    def keep(self) -> None:
+        """It is kept until the next savepoint."""
+
+    def undo(self, first: bool) -> bool:
+        try:
+            with self._of.telling():
+                if not first:
+                    self._connected.exec_driver_sql("ROLLBACK TO SAVEPOINT one")
+                else:
+                    self._connected.rollback()
+                    self._open(self._connected)
+        except StoreFailed:
+            return False
+        return True
+
+    def commit(self) -> None:
+        with self._of.telling():
+            self._connected.commit()
+            self._left()
+
+    def rollback(self) -> None:
+        with suppress(StoreFailed):
+            self._left()
+
+    def _left(self) -> None:
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            with self._of.telling():
+                connection.close()  # which rolls back what was not committed
+
+    @property
+    def _connected(self) -> Connection:
+        if self.connection is None:
+            raise StoreFailed(f"the connection to {self._of.words} was lost")
+        return self.connection
+
+    def failed(self, error: BaseException) -> StoreFailed:
+        return self._of.failed(error)
+
+
 class PostgresDatabase:
-    """A pool of connections; a transaction holds one of them, in the thread that began it."""
+    """A pool of connections. One writes for all threads, which take turns; a transaction that reads
+    has one for itself.
+    """
 
     shared = True
     row_lock = " FOR UPDATE"
     skip_locked = " FOR UPDATE OF l SKIP LOCKED"
 
     def __init__(self, url: str) -> None:
-        self._engine = _engine(url)
-        self.words = self._engine.url.render_as_string(hide_password=True)
+        self.engine = _engine(url)
+        self.words = self.engine.url.render_as_string(hide_password=True)
         self._of_thread = threading.local()
+        self._shared = _Shared(self)
+        self._groups = Groups(self._shared, _MOST)
         try:
             self._migrate()
         except BaseException:
@@ -50,7 +129,8 @@ class PostgresDatabase:
             raise
 
     def close(self) -> None:
-        self._engine.dispose()
+        with self._groups.turn:
+            self.engine.dispose()
 
     # ------------------------------------------------------------------ schema
 
@@ -96,19 +176,17 @@ class PostgresDatabase:
             with self._current_or_new() as connection:
                 perform(connection, statement, rows)
 
-    def reading(self) -> AbstractContextManager[None]:
-        return self._transaction("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-
     def writing(self) -> AbstractContextManager[None]:
-        return self._transaction("")
-
-    @contextmanager
-    def _transaction(self, begin: str) -> Generator[None]:
         if getattr(self._of_thread, "connection", None) is not None:
             raise RuntimeError("a transaction of this thread is under way")
+        return self._groups.writing()
+
+    @contextmanager
+    def reading(self) -> Generator[None]:
+        if self._groups.mine or getattr(self._of_thread, "connection", None) is not None:
+            raise RuntimeError("a transaction of this thread is under way")
         with self._connected() as connection, connection.begin():
-            if begin:
-                connection.exec_driver_sql(begin)
+            connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             self._of_thread.connection = connection
             try:
                 yield
@@ -118,25 +196,34 @@ class PostgresDatabase:
     @contextmanager
     def _current_or_new(self) -> Generator[Connection]:
         connection: Connection | None = getattr(self._of_thread, "connection", None)
-        if connection is not None:
-            yield connection
+        if self._groups.mine:
+            connection = self._shared.connection
+        if connection is None:
+            with self._connected() as connection, connection.begin():
+                yield connection
             return
-        with self._connected() as connection, connection.begin():
+        with self.telling():
             yield connection
 
     @contextmanager
     def _connected(self) -> Generator[Connection]:
+        with self.telling(), self.engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def telling(self) -> Generator[None]:
+        """What the database or the way to it says against it is StoreFailed."""
         from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
         try:
-            with self._engine.connect() as connection:
-                yield connection
+            yield
         except DBAPIError as error:
-            raise self._failed(error.orig) from error.orig
+            raise self.failed(error.orig) from error.orig
         except SQLAlchemyError as error:
-            raise self._failed(error) from error
+            raise self.failed(error) from error
 
-    def _failed(self, error: BaseException | None) -> StoreFailed:
+    def failed(self, error: BaseException | None) -> StoreFailed:
+        """That it did not do what was asked."""
         why = " ".join(str(error).split()) or type(error).__name__
         return StoreFailed(
             f"the store {self.words} did not do it: {why}",
@@ -146,9 +233,7 @@ class PostgresDatabase:
     # ------------------------------------------------------------------ what differs
 
     def bump(self) -> int:
-        ((version,),) = self.rows("UPDATE counter SET version = version + 1 RETURNING version")
-        self.rows("SELECT pg_notify(?, '')", CHANNEL)
-        return int(version)
+        return int(self.rows(_BUMP, CHANNEL)[0][0])
 
     def clock(self) -> tuple[str, float]:
         """That of the server, which is the same for all engines."""
@@ -157,7 +242,7 @@ class PostgresDatabase:
 
     @contextmanager
     def waiting(self) -> Generator[Wait]:
-        ear = _Ear(self._engine)
+        ear = _Ear(self.engine)
         try:
             yield ear.wait
         finally:

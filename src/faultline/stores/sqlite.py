@@ -13,7 +13,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Generator, Iterable
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,26 +22,49 @@ from faultline.errors import InvalidDocument, UsageError
 from faultline.kernel import clock
 from faultline.stores import schema
 from faultline.stores.database import COUNTED, Row, Wait
+from faultline.stores.grouping import Groups
 from faultline.stores.model import StoreFailed
 
 PATIENCE = 30.0  # seconds that another writer is waited for
 _POLL = 0.05  # seconds between looks of a watcher; one look takes about 10 us
 _MOST = 64  # writes that go to disk together
-_LONGEST = 0.02  # seconds that the first of them waits for the others to be made
 
 
-class _Group:
-    """Writes that go to disk together."""
+class _Shared:
+    """The transaction of the connection that writes."""
 
-    def __init__(self) -> None:
-        self.begun = time.monotonic()
-        self.writes = 0
-        self.settled = threading.Event()
-        self.error: StoreFailed | None = None
+    def __init__(self, of: SqliteDatabase) -> None:
+        self._of = of
 
-    @property
-    def full(self) -> bool:
-        return self.writes >= _MOST or time.monotonic() - self.begun >= _LONGEST
+    def begin(self) -> None:
+        self._do("BEGIN IMMEDIATE")
+
+    def save(self, first: bool) -> None:
+        self._do("SAVEPOINT one")
+
+    def keep(self) -> None:
+        self._do("RELEASE one")
+
+    def undo(self, first: bool) -> bool:
+        if not self._of.connection.in_transaction:
+            return False  # a full disk has rolled all of it back
+        self._do("ROLLBACK TO one")
+        self._do("RELEASE one")
+        return True
+
+    def commit(self) -> None:
+        self._do("COMMIT")
+
+    def rollback(self) -> None:
+        if self._of.connection.in_transaction:
+            self._of.connection.execute("ROLLBACK")
+
+    def failed(self, error: BaseException) -> StoreFailed:
+        return self._of.failed(error)
+
+    def _do(self, statement: str) -> None:
+        with self._of.telling():
+            self._of.connection.execute(statement)
 
 
 class SqliteDatabase:
@@ -56,25 +79,21 @@ class SqliteDatabase:
     def __init__(self, path: Path) -> None:
         self.words = str(path)
         self._path = path
-        self._turn = threading.Lock()  # for writing
-        self._writer: int | None = None  # the thread whose turn it is
-        self._queued = 0
-        self._queue = threading.Lock()  # of those who want a turn
-        self._group: _Group | None = None
+        self._groups = Groups(_Shared(self), _MOST)
         self._look = threading.RLock()  # for reading
         self._reader: sqlite3.Connection | None = None
         try:
             path.touch(mode=0o600, exist_ok=True)
             check_trust(path)
-            self._db = self._connected()
+            self.connection = self._connected()
         except (OSError, sqlite3.Error) as error:
             raise UsageError(
                 f"the store {path} cannot be opened: {error}", hint="name another: --store PATH|URL"
             ) from error
         try:
-            with self._telling():
-                self._db.execute("PRAGMA journal_mode = WAL")
-                self._db.execute("PRAGMA synchronous = FULL")
+            with self.telling():
+                self.connection.execute("PRAGMA journal_mode = WAL")
+                self.connection.execute("PRAGMA synchronous = FULL")
                 self._migrate()
         except BaseException:
             self.close()
@@ -96,10 +115,10 @@ class SqliteDatabase:
             found = self._found()  # another process may have been first
             for revision in schema.revisions()[found:]:
                 schema.apply(revision, "sqlite", lambda query, values: self.rows(query, *values))
-            self._db.execute(f"PRAGMA user_version = {schema.HEAD}")
+            self.connection.execute(f"PRAGMA user_version = {schema.HEAD}")
 
     def _found(self) -> int:
-        found = int(self._db.execute("PRAGMA user_version").fetchone()[0])
+        found = int(self.connection.execute("PRAGMA user_version").fetchone()[0])
         if found > schema.HEAD:
             raise InvalidDocument(
                 f"{self.words} has schema {found}; this version reads up to {schema.HEAD}",
@@ -108,39 +127,34 @@ class SqliteDatabase:
         return found
 
     def close(self) -> None:
-        with self._turn, self._look:
-            self._db.close()
+        with self._groups.turn, self._look:
+            self.connection.close()
             if self._reader is not None:
                 self._reader.close()
 
     # ------------------------------------------------------------------ statements
 
     def rows(self, query: str, *values: Any) -> list[Row]:
-        if self._writing:
-            with self._telling():
-                return self._db.execute(query, values).fetchall()
-        with self._look, self._telling():
+        if self._groups.mine:
+            with self.telling():
+                return self.connection.execute(query, values).fetchall()
+        with self._look, self.telling():
             return self._reading().execute(query, values).fetchall()
 
     def run(self, statement: str, *values: Any) -> int:
-        if not self._writing:
+        if not self._groups.mine:
             with self.writing():
                 return self.run(statement, *values)
-        with self._telling():
-            return self._db.execute(statement, values).rowcount
+        with self.telling():
+            return self.connection.execute(statement, values).rowcount
 
     def many(self, statement: str, values: Iterable[Row]) -> None:
-        if not self._writing:
+        if not self._groups.mine:
             with self.writing():
                 return self.many(statement, values)
-        with self._telling():
-            self._db.executemany(statement, values)
+        with self.telling():
+            self.connection.executemany(statement, values)
         return None
-
-    @property
-    def _writing(self) -> bool:
-        """Whether this thread is within a transaction that writes."""
-        return self._writer == threading.get_ident()
 
     def _reading(self) -> sqlite3.Connection:
         if self._reader is None:
@@ -150,7 +164,7 @@ class SqliteDatabase:
     @contextmanager
     def reading(self) -> Generator[None]:
         with self._look:
-            with self._telling():
+            with self.telling():
                 reader = self._reading()
                 reader.execute("BEGIN")
             try:
@@ -159,99 +173,19 @@ class SqliteDatabase:
                 if reader.in_transaction:
                     reader.execute("ROLLBACK")
 
-    # ------------------------------------------------------------------ writing
+    def writing(self) -> AbstractContextManager[None]:
+        return self._groups.writing()
 
     @contextmanager
-    def writing(self) -> Generator[None]:
-        if self._writing:
-            raise RuntimeError("a transaction of this thread is under way")
-        with self._queue:
-            self._queued += 1
-        with ExitStack() as after, self._my_turn():
-            group = self._group or self._begun()
-            # Whoever has the last turn puts it on disk; from then on it has been written. Who
-            # was refused waits too: he will look at what the others wrote.
-            after.callback(group.settled.wait)
-            try:
-                with self._within(group):
-                    yield
-            finally:
-                if self._group is group and (group.full or not self._queued):
-                    self._settle(group)
-        if group.error is not None:
-            raise StoreFailed(group.error.message, hint=group.error.hint) from group.error
-
-    @contextmanager
-    def _my_turn(self) -> Generator[None]:
-        """When it comes, this thread is the one that writes."""
-        left = False
-        try:
-            with self._turn:
-                with self._queue:
-                    self._queued -= 1
-                    left = True
-                self._writer = threading.get_ident()
-                try:
-                    yield
-                finally:
-                    self._writer = None
-        finally:
-            if not left:  # interrupted while it waited: others may wait for it
-                with self._queue:
-                    self._queued -= 1
-                with self._turn:
-                    if self._group is not None and not self._queued:
-                        self._settle(self._group)
-
-    def _begun(self) -> _Group:
-        with self._telling():
-            self._db.execute("BEGIN IMMEDIATE")
-        self._group = _Group()
-        return self._group
-
-    @contextmanager
-    def _within(self, group: _Group) -> Generator[None]:
-        """All or nothing of what is done within; the others of the group keep what they did."""
-        try:
-            with self._telling():
-                self._db.execute("SAVEPOINT one")
-            yield
-            with self._telling():
-                self._db.execute("RELEASE one")
-            group.writes += 1
-        except BaseException as error:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK TO one")
-                self._db.execute("RELEASE one")
-            else:  # a full disk has rolled all of it back
-                group.error = self._failed(error)
-                self._settle(group)
-            raise
-
-    def _settle(self, group: _Group) -> None:
-        """Put all of it on disk; what does not get there is told to everybody who wrote it."""
-        self._group = None
-        try:
-            if self._db.in_transaction:
-                self._db.execute("COMMIT" if group.writes else "ROLLBACK")
-        except sqlite3.Error as error:
-            group.error = self._failed(error)
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-        except BaseException as error:
-            group.error = self._failed(error)
-            raise
-        finally:
-            group.settled.set()
-
-    @contextmanager
-    def _telling(self) -> Generator[None]:
+    def telling(self) -> Generator[None]:
+        """What the database says against it is StoreFailed."""
         try:
             yield
         except sqlite3.Error as error:
-            raise self._failed(error) from error
+            raise self.failed(error) from error
 
-    def _failed(self, error: BaseException) -> StoreFailed:
+    def failed(self, error: BaseException) -> StoreFailed:
+        """That it did not do what was asked."""
         return StoreFailed(
             f"the store {self.words} did not do it: {error}",
             hint="is its disk full, or does another process hold it?",
