@@ -44,7 +44,12 @@ LOOK = 1.0  # seconds between two looks whether the journal has changed, while t
 TRYING = 3600.0  # seconds that trying all faults may take
 LEAVE = 25.0  # seconds for undoing everything when the agent is told to end
 _STATES = ("prepared", "applying", "active", "undoing", "ended")
-_AGAIN = {"inject": 15.0, "measure": 60.0, "recover": 60.0}  # the longest pause between two tries
+_AGAIN = {
+    "inject": 15.0,
+    "measure": 60.0,
+    "recover": 60.0,
+    "readdress": 15.0,
+}  # the longest pause between two tries
 
 
 class Agent:

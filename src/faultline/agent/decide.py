@@ -23,6 +23,7 @@ from faultline.agent.model import (
     Verb,
     part,
     parts,
+    sides,
 )
 from faultline.errors import FaultlineError
 from faultline.units import Duration
@@ -220,6 +221,13 @@ def _there(case: _Case, last: Found, draft: _Draft) -> Document:
         if not case.busy("inject"):  # somebody else's, or its maker died and the keepers undo it
             draft.wakes.append(facts.clock + LOOK)
         return entry
+    wanted = sides((case.asked or {}).get("params") or {})
+    if wanted != last.sides and last.sides.keys() == wanted.keys():
+        _do(case, "readdress", last.uid, draft, wanted)
+        failed = case.tried("readdress")
+        if failed is not None and failed.error:
+            entry["error"] = failed.error
+        return entry
     if entry.get("effect", "unmeasured") == "unmeasured" and not case.busy("inject"):
         failed = case.tried("measure")  # there may be something to measure it by later
         if failed is not None and failed.error:
@@ -326,7 +334,7 @@ def _refused(case: _Case, why: str) -> Document:
 
 def _do(case: _Case, verb: Verb, uid: str, draft: _Draft, order: Document | None = None) -> None:
     """Ask for it, unless it is under way or has just failed."""
-    if case.busy("inject", "measure", "recover") and not _may_overtake(case, verb):
+    if case.busy("inject", "measure", "recover", "readdress") and not _may_overtake(case, verb):
         return
     failed = case.tried(verb)
     if failed is not None and failed.until > case.facts.clock:

@@ -22,4 +22,9 @@ def main() -> None:
     from faultline.agent.worker import serve
 
     orders = Orders(store.state)
-    serve({"inject": orders.inject, "measure": orders.measure}, THREADS)
+    handlers = {
+        "inject": orders.inject,
+        "measure": orders.measure,
+        "readdress": orders.readdress,
+    }
+    serve(handlers, THREADS)

@@ -24,7 +24,13 @@ def parts(of: Document, name: str) -> list[Document]:
     return found
 
 
-Verb = Literal["inject", "measure", "recover"]
+def sides(params: Document) -> Document:
+    """The addresses that a fault of the network goes by: what alone may change while it lasts."""
+    found = {name: params.get(name) for name in ("source", "destination")}
+    return {name: given for name, given in found.items() if given and isinstance(given, list)}
+
+
+Verb = Literal["inject", "measure", "recover", "readdress"]
 
 CREATOR = "agent:"
 """What the creator of every fault that an agent made begins with; others it never touches."""
@@ -46,6 +52,7 @@ class Found:
     end: str = ""
     note: str = ""
     reading: Document | None = None
+    sides: Document = field(default_factory=dict[str, Any])  # the addresses that it goes by
 
     @property
     def entry(self) -> str:

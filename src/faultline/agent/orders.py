@@ -79,6 +79,12 @@ def _check_enabled(fault: str) -> None:
             hint=f"they carry out {', '.join(enabled)}: the setting agent.faults",
         )
 
+    def readdress(self, asked: Document, _tell: Tell) -> Document:
+        """Have a fault that is in place go by other addresses."""
+        with Injector(self.state) as injector:
+            injector.readdress(asked["uid"], asked["order"])
+            return {"found": [found(injector.get(asked["uid"]))]}
+
 
 def _measured(injector: Injector, uid: str) -> Document:
     injector.observe(uid)

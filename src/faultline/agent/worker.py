@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
-from faultline.agent.model import CREATOR, Document
+from faultline.agent.model import CREATOR, Document, sides
 from faultline.changes.model import End, Record
 from faultline.changes.undo import by_hand
 from faultline.errors import Conflict, FaultlineError, TargetGone
@@ -85,4 +85,5 @@ def found(record: Record) -> Document:
         "end": str(record.end or ""),
         "note": note,
         "reading": record.reading,
+        "sides": sides(record.params),
     }

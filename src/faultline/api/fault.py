@@ -84,6 +84,8 @@ class FaultResourceStatus(StatusModel):
     """What its selector drew from."""
     size: int = 0
     """How many pods or nodes were to be hit when it began."""
+    peers: int = 0
+    """How many pods are on the other side, where it has a `peer`."""
     counts: FaultCounts = Field(default_factory=FaultCounts)
     """How many targets stand where."""
     hosts: Annotated[list[HostShare], Field(max_length=5000)] = Field(

@@ -49,7 +49,7 @@ def _plan(
     from faultline.cli.operator import connection
     from faultline.errors import UsageError
     from faultline.kubeapi.client import Client
-    from faultline.operator import looking, planning, resolving, views
+    from faultline.operator import looking, peers, planning, resolving, views
 
     data = parse(file.read_text(), str(file))
     if data.get("kind") != "Fault":
@@ -64,7 +64,7 @@ def _plan(
         told: Any = data.get("metadata") or {}
         space = str(told.get("namespace") or namespace or rest.namespace)
         selector = resolving.selector_of(spec)
-        seen = looking.look(client, own, selector, space)
+        seen = looking.look(client, own, selector, space, peers.needs(spec, space))
     made = planning.plan(spec, space, seed, seen)
     if form != "table":
         output.emit(made.to_json(), form)

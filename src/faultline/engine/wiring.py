@@ -28,7 +28,7 @@ from faultline.engine.actions import found_before
 from faultline.engine.asked import first_faults
 from faultline.engine.ports import FaultOrder, Injecting, Tools
 from faultline.engine.signals import Heard
-from faultline.errors import UnknownName
+from faultline.errors import UnknownName, Unsupported
 from faultline.injection import choosing, registry
 from faultline.injection.injector import Injector
 from faultline.injection.plan import Order
@@ -72,6 +72,13 @@ class HostInjector:
 
 
 def _order(order: FaultOrder) -> Order:
+    beyond = {"peer": order.peer, "flap": order.flap}
+    for name, given in beyond.items():
+        if given is not None:
+            raise Unsupported(
+                f"{order.fault}: {name} asks what only a cluster knows",
+                hint="apply it as a Fault, or as a Run, in a cluster with an operator",
+            )
     return Order(
         fault=order.fault,
         params=order.params,

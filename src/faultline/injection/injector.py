@@ -11,7 +11,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any
 from faultline.changes import frozen, keepers, undo
 from faultline.changes.kind import Context, kinds
 from faultline.changes.lock import FaultLock
-from faultline.changes.model import End, Record, State, Step, StepState
+from faultline.changes.model import Change, End, Record, State, Step, StepState
 from faultline.errors import (
     ApplyFailed,
     Halted,
@@ -32,7 +32,7 @@ from faultline.errors import (
     TargetGone,
     Unsupported,
 )
-from faultline.injection import chance, guards, registry
+from faultline.injection import chance, guards, readdressing, registry
 from faultline.injection.model import Fault
 from faultline.injection.plan import (
     Order,
@@ -259,6 +259,28 @@ class Injector(Recovery):
                 f"{record.fault} could not be applied: {error.strerror}{where}",
                 hint=f"what had been made is undone: {end}",
             ) from error
+
+    # ------------------------------------------------------------------ other addresses
+
+    def readdress(self, uid: str, sides: Mapping[str, list[str]]) -> Record:
+        """Have a fault of the network go by other addresses, and write them down: `source` and
+        `destination`, those of them that it was asked for with. In its filters they are changed
+        one by one, the new ones first. Raises TargetGone, Unsupported, UnknownName.
+        """
+        record = self.journal.get(uid)
+        place = Place.from_json(record.place)
+        with place.entered(), Netlink.open() as netlink:
+            readdressing.follow(netlink, record, sides)
+
+        def alter(kept: Record) -> None:
+            kept.params = {**kept.params, **sides}
+            for index, step in readdressing.filters(kept):
+                match = readdressing.matched(kept, step, sides)
+                spec = {**step.change.spec, "match": {**step.change.spec["match"], **match}}
+                kept.steps[index].change = Change(step.change.kind, spec)
+
+        self._write(uid, alter)
+        return self.journal.get(uid)
 
     # ------------------------------------------------------------------ observe
 

@@ -223,12 +223,14 @@ class Client:
     # ------------------------------------------------------------------ kinds
 
     def kind(self, name: str, group: str = "") -> Kind:
-        """The kind of this name (Pod, pods, po), in the newest version that the server prefers;
-        raises ApiError with reason NotFound.
+        """The kind of this name (Pod, pods, po; deployments.apps), in the newest version that the
+        server prefers; raises ApiError with reason NotFound.
         """
-        key = f"{name.lower()}.{group}"
+        name, _, within = name.lower().partition(".")
+        group = group or within
+        key = f"{name}.{group}"
         if key not in self._kinds:
-            self._kinds[key] = self._find(name.lower(), group)
+            self._kinds[key] = self._find(name, group)
         return self._kinds[key]
 
     def _find(self, wanted: str, group: str) -> Kind:
@@ -236,11 +238,19 @@ class Client:
         preferred = [
             str(each["preferredVersion"]["groupVersion"])
             for each in groups
-            if group in ("", each["name"])
+            if str(each["name"]).startswith(group)
         ]
-        for version in ([] if group else ["v1"]) + preferred:
+        # What an older server has not in the version that it prefers: CronJob, before 1.21.
+        others = [
+            str(one["groupVersion"])
+            for each in groups
+            if str(each["name"]).startswith(group)
+            for one in each["versions"]
+            if one["groupVersion"] not in preferred
+        ]
+        for version in ([] if group else ["v1"]) + preferred + others:
             for kind in self.served(version):
-                if wanted in (kind.kind.lower(), kind.plural):
+                if wanted in kind.names:
                     return kind
         raise ApiError(404, "NotFound", f"the server knows no kind {wanted}.{group or '*'}")
 
@@ -269,7 +279,10 @@ class Client:
                 return []
             raise
         return [
-            Kind(each["kind"], each["name"], version, each["namespaced"], tuple(each["verbs"]))
+            Kind(
+                each["kind"], each["name"], version, each["namespaced"], tuple(each["verbs"]),
+                _names(each),
+            )
             for each in cast("list[Object]", told.get("resources") or [])
             if "/" not in each["name"]
         ]
@@ -287,6 +300,12 @@ def _named(each: Object) -> Object:
     """What is remembered of an object: of ten thousand pods the rest would be much."""
     kept = ("name", "namespace", "uid", "resourceVersion")
     return {"metadata": {key: value for key, value in metadata(each).items() if key in kept}}
+
+
+def _names(each: Object) -> tuple[str, ...]:
+    """All that a kind is called: Pod, pods, pod, po."""
+    names = (each["kind"], each["name"], each.get("singularName"), *(each.get("shortNames") or ()))
+    return tuple(str(name).lower() for name in names if name)
 
 
 def _ours() -> dict[str, Any]:

@@ -10,14 +10,15 @@ from typing import Any, Final, TypeVar
 from faultline.errors import FaultlineError
 from faultline.kubeapi.client import Client
 from faultline.kubeapi.model import ApiError, Kind, Object
-from faultline.operator import conditions, living, resolving
-from faultline.operator.cluster import Cluster, is_protected, node_of, pod_of
+from faultline.operator import conditions, living, peers, resolving
+from faultline.operator.cluster import Cluster, node_of, pod_of
 from faultline.operator.hosts import OBJECTS, HostObject
 from faultline.operator.informer import Informer
 from faultline.operator.leading import LEASES
 from faultline.operator.model import FaultView
 from faultline.operator.reading import Extras, Reader
 from faultline.operator.reconcile import OVER
+from faultline.operator.spaces import space_of
 from faultline.operator.tally import HostView
 from faultline.operator.views import AGENT, fault_of, halt_of, lease_of
 from faultline.operator.writing import FAULTS, HALTS, HOSTS
@@ -49,7 +50,7 @@ class Caches:
         self.halts = _informer(HALTS, halt_of, self._halt)
         self.pods = _informer(PODS, pod_of, self._pod)
         self.nodes = _informer(NODES, node_of, self._node)
-        self.spaces = _informer(NAMESPACES, is_protected, _nothing)
+        self.spaces = _informer(NAMESPACES, space_of, _nothing)
         self.leases = _informer(LEASES, lease_of, _nothing, namespace)
         self._all: list[Informer[Any]] = [
             self.faults, self.hosts, self.halts, self.pods, self.nodes, self.spaces, self.leases
@@ -142,16 +143,18 @@ class Caches:
         try:
             selector = resolving.selector_of(fault.spec)
             needs = resolving.needs(selector, fault.namespace)
+            needs |= peers.needs(fault.spec, fault.namespace)
             extras = self._reader.read(needs, pods.values())
         except ApiError as error:
             unready = f"the cluster cannot be read: {error.message}"
         except FaultlineError:
             pass  # the reconciler says what is wrong with it
         agents = {name: host.alive for name, host in views.items() if not host.gone}
-        protected = frozenset(name for name, held in self.spaces.all().items() if held)
+        protected = frozenset(name for name, each in self.spaces.all().items() if each.protected)
         made = Cluster(
             pods, self.nodes.all(), agents, protected, self._namespace,
-            extras.owners, extras.endpoints, extras.leases, extras.things,
+            extras.owners, extras.endpoints, extras.leases, things=extras.things,
+            services=extras.services,
         )  # fmt: skip
         components = {name: host.components for name, host in views.items()}
         return replace(made, serving=extras.serving, components=components), unready
@@ -166,7 +169,7 @@ def asks(fault: FaultView) -> bool:
         return fault.generation > status.observed_generation
     if status.phase == "pending" or not conditions.holds(status.conditions, "Resolved"):
         return True
-    return living.is_live(fault.spec)
+    return living.is_live(fault.spec) or (fault.spec is not None and fault.spec.peer is not None)
 
 
 def _nothing_told(old: HostObject | None, new: HostObject | None) -> None:

@@ -74,6 +74,12 @@ class Pod:
         """Its uid as the runtime on the node knows it."""
         return self.annotations.get(MIRROR, self.uid)
 
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Its addresses, of each family that it has."""
+        told = self.fields.get("status.podIPs") or self.fields.get("status.podIP") or ""
+        return tuple(each for each in told.split(",") if each)
+
     def field(self, name: str) -> str:
         """A field by its path in the document, as the API server compares it."""
         match name:
@@ -145,6 +151,21 @@ class Serving:
 
 
 @dataclass(frozen=True, slots=True)
+class Service:
+    """A service with an address of its own."""
+
+    namespace: str
+    name: str
+    selector: Mapping[str, str]
+    addresses: tuple[str, ...]
+
+    @property
+    def path(self) -> str:
+        """NAMESPACE/NAME."""
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
 class Cluster:
     """All that a selector may ask. What is read only where it is asked for may be empty."""
 
@@ -160,6 +181,9 @@ class Cluster:
     components: Mapping[str, frozenset[str]] = field(default_factory=dict[str, frozenset[str]])
     """Programs of the control plane by the node that runs them."""
     things: tuple[Thing, ...] = ()  # of the kind that a selector asks for
+    closed: Mapping[str, str] = field(default_factory=dict[str, str])  # namespaces, and why
+    closed_nodes: str = ""  # why whoever asks may hit no node; empty if they may
+    services: tuple[Service, ...] = ()  # of namespaces that peers are in
 
     def controllers(self, pod: Pod) -> list[Owner]:
         """To whom a pod belongs, its controller first, then the controller of that one."""
@@ -202,6 +226,9 @@ def pod_of(found: Object) -> Pod:
         for name in names
         if part.get(name)
     }
+    several = [str(each["ip"]) for each in cast("list[Object]", status.get("podIPs") or [])]
+    if len(several) > 1:
+        told["status.podIPs"] = ",".join(several)
     return Pod(
         namespace=sys.intern(str(meta["namespace"])),
         name=str(meta["name"]),
@@ -217,6 +244,17 @@ def pod_of(found: Object) -> Pod:
         host_network=bool(spec.get("hostNetwork")),
         deleting=bool(meta.get("deletionTimestamp")),
         fields=told,
+    )
+
+
+def service_of(found: Object) -> Service:
+    """A service of the API server; without addresses where it has none of its own."""
+    meta, spec = metadata(found), _part(found, "spec")
+    told = cast("list[str]", spec.get("clusterIPs") or [spec.get("clusterIP")])
+    more = cast("list[str]", spec.get("externalIPs") or [])
+    addresses = tuple(each for each in (*told, *more) if each and each != "None")
+    return Service(
+        str(meta["namespace"]), str(meta["name"]), _texts(spec.get("selector")), addresses
     )
 
 

@@ -34,19 +34,27 @@ class Look:
     allowed: bool | None  # whether the caller may create Faults there; None if it was not told
 
 
-def look(client: Client, own: str, selector: Selector, namespace: str) -> Look:
-    """Everything that matters to a selector; raises ApiError."""
+def look(
+    client: Client,
+    own: str,
+    selector: Selector,
+    namespace: str,
+    more: Collection[str] = (),
+) -> Look:
+    """Everything that matters to a selector, and what else is needed; raises ApiError."""
     hosts = _hosts(client, own)
     pods = {pod.uid: pod for pod in map(pod_of, client.every(PODS))}
     nodes = {node.name: node for node in map(node_of, client.every(NODES))}
     held = [str(metadata(each)["name"]) for each in client.every(NAMESPACES) if is_protected(each)]
-    extras = Reader(client).read(resolving.needs(selector, namespace), pods.values())
+    extras = Reader(client).read(
+        resolving.needs(selector, namespace) | frozenset(more), pods.values()
+    )
     agents = {name: host.alive for name, host in hosts.items() if name in nodes}
     halts = [str(_part(each, "spec").get("reason") or "") for each in client.every(HALTS)]
     made = Cluster(pods, nodes, agents, frozenset(held), own, extras.owners, extras.endpoints,
-                   extras.leases, extras.things)  # fmt: skip
+                   extras.leases, things=extras.things)  # fmt: skip
     components = {name: host.components for name, host in hosts.items()}
-    made = replace(made, serving=extras.serving, components=components)
+    made = replace(made, serving=extras.serving, components=components, services=extras.services)
     halted = "; ".join(halts) if halts else None
     return Look(made, hosts, halted, _budgets(client), _allowed(client, namespace))
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from faultline.api.targets import AimedFaultSpec
 from faultline.kubeapi.model import Object, metadata
-from faultline.operator import control_plane, resolving
+from faultline.operator import control_plane, peers, resolving
 from faultline.operator.cluster import Pod
 from faultline.operator.looking import Look, covers
 from faultline.operator.protection import SHARED
@@ -66,6 +66,7 @@ class ClusterPlan:
 def plan(spec: AimedFaultSpec, namespace: str, seed: str, seen: Look) -> ClusterPlan:
     """What it would do now; raises what `resolving.resolve` raises."""
     found = resolving.resolve(spec, namespace, seed, seen.cluster)
+    others = peers.begun(spec, namespace, seen.cluster)
     by_node: dict[str, list[resolving.Aim]] = {}
     for aim in found.aims:
         by_node.setdefault(aim.host, []).append(aim)
@@ -76,7 +77,8 @@ def plan(spec: AimedFaultSpec, namespace: str, seed: str, seen: Look) -> Cluster
     )
     budgets = _budgets([pods[uid] for uid in chosen if uid in pods], seen.budgets)
     return ClusterPlan(
-        spec.fault, str(spec.duration), found.text, nodes,
+        spec.fault, str(spec.duration),
+        f"{found.text}; {others.text}" if others is not None else found.text, nodes,
         tuple(each.key for each in found.rest), dict(found.spared), budgets,
         (*_warnings(namespace, seen, nodes, budgets), *_lasting(found, spec, seen)),
     )  # fmt: skip

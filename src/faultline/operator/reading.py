@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import cast
@@ -9,10 +10,22 @@ from typing import cast
 from faultline.errors import Unsupported
 from faultline.kubeapi.client import Client
 from faultline.kubeapi.model import ApiError, Kind, Object, metadata
-from faultline.operator.cluster import Owner, Pod, Serving, Thing, owner_of, thing_of
+from faultline.operator.cluster import (
+    Owner,
+    Pod,
+    Service,
+    Serving,
+    Thing,
+    owner_of,
+    service_of,
+    thing_of,
+)
 from faultline.operator.leading import LEASES
 
 ENDPOINTS = Kind("Endpoints", "endpoints", "v1")
+SERVICES = Kind("Service", "services", "v1")
+KEPT = 5.0
+"""Seconds after which services are read again."""
 OWNERS = {
     "ReplicaSet": Kind("ReplicaSet", "replicasets", "apps/v1"),
     "Job": Kind("Job", "jobs", "batch/v1"),
@@ -32,6 +45,7 @@ class Extras:
     leases: dict[str, str] = field(default_factory=dict[str, str])
     serving: dict[str, Serving] = field(default_factory=dict[str, Serving])
     things: tuple[Thing, ...] = ()
+    services: tuple[Service, ...] = ()
 
 
 class Reader:
@@ -40,6 +54,7 @@ class Reader:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._owners: dict[str, Owner | None] = {}
+        self._services: dict[str, tuple[float, tuple[Service, ...]]] = {}
 
     def read(self, needs: Iterable[str], pods: Iterable[Pod]) -> Extras:
         """What is needed; raises ApiError."""
@@ -58,7 +73,19 @@ class Reader:
                 extras.leases[path] = self._holder(space, name)
             elif what == "things":
                 extras.things = self._things(path)
+            elif what == "services":
+                extras.services += self._of_space(path)
         return extras
+
+    def _of_space(self, space: str) -> tuple[Service, ...]:
+        """Its services, read anew after a while: they seldom change."""
+        now = time.monotonic()
+        for name in [name for name, kept in self._services.items() if now - kept[0] > KEPT]:
+            del self._services[name]
+        if space not in self._services:
+            found = tuple(map(service_of, self._client.every(SERVICES, space)))
+            self._services[space] = (now, found)
+        return self._services[space][1]
 
     def _things(self, asked: str) -> tuple[Thing, ...]:
         """All of a kind, given as KIND|VERSION|NAMESPACES; raises Unsupported."""

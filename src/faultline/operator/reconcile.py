@@ -19,7 +19,7 @@ from faultline.api.fault import FaultPhase, FaultResourceStatus
 from faultline.api.host import Desired
 from faultline.api.targets import AimedFaultSpec
 from faultline.errors import Bug, FaultlineError
-from faultline.operator import conditions, control_plane, living, resolving, tally
+from faultline.operator import conditions, control_plane, living, peers, resolving, tally
 from faultline.operator.hosts import OBJECTS
 from faultline.operator.model import (
     FORGET,
@@ -77,6 +77,7 @@ def _begin(fault: FaultView, facts: Facts) -> Decision:
     seed = fault.uid
     try:
         found = resolving.resolve(fault.spec, fault.namespace, seed, facts.cluster, fault.name)
+        others = peers.begun(fault.spec, fault.namespace, facts.cluster)
     except FaultlineError as error:
         reason = "NothingFits" if error.code == "target-gone" else "Invalid"
         return _refused(fault, facts, resolving.complaint(error), reason)
@@ -87,7 +88,8 @@ def _begin(fault: FaultView, facts: Facts) -> Decision:
     status.phase, status.seed, status.size = "injecting", seed, len(found.chosen)
     status.started, status.until = facts.now, facts.now + length
     status.end, status.ended = "", None
-    status.message = found.text
+    status.message = f"{found.text}; {others.text}" if others is not None else found.text
+    status.peers = len(others.pods) if others is not None else 0
     status.observed_generation = fault.generation
     conditions.put(status.conditions, "Resolved", "Unknown", "Choosing", found.text, facts.now)
     return Decision(status, {}, finalizer=True, wake=0.0)
@@ -151,13 +153,23 @@ class _Running:
             for name, part in self.parts.items()
         }
         spec = self.fault.spec
+        others = None
+        if spec is not None and not self.facts.unready:
+            others = peers.later(spec, self.fault.namespace, self.facts.cluster)
+        if spec is not None and others is not None:
+            self.status.peers = len(others.pods)
+            wanted = {name: peers.told(spec, others, each) for name, each in wanted.items()}
         growing = not self.chosen or living.is_live(spec)
         if self.before.phase == "recovering" or spec is None or not growing:
             return wanted
+        if spec.peer is not None and others is None:
+            return wanted  # without addresses it would be everybody
         more = living.more(self.fault, spec, self.facts, self.parts, chosen=self.chosen)
         for aim in more:
             uid = aim.uid(self.fault.uid)
-            wanted.setdefault(aim.host, {}).setdefault(uid, self._desired(uid, aim, spec))
+            made = {uid: self._desired(uid, aim, spec)}
+            made = peers.told(spec, others, made) if others is not None else made
+            wanted.setdefault(aim.host, {}).setdefault(uid, made[uid])
         if not self.chosen and self.facts.cluster is not None and not self.facts.unready:
             self._choice_made(wanted)
         return wanted

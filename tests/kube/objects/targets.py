@@ -152,5 +152,7 @@ def essence(each: Object) -> Object:
     for name in ("annotations", "labels"):  # an empty map is none
         if not metadata(found).get(name):
             metadata(found).pop(name, None)
+    if taints := (found.get("spec") or {}).get("taints"):  # a set
+        found["spec"]["taints"] = sorted(taints, key=str)
     found.pop("status", None) if found.get("kind") != "Pod" else None
     return found
