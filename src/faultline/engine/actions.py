@@ -81,6 +81,8 @@ def order_for(run: Run, node: FaultNode) -> FaultOrder:
         seed=seeds.derived(run.spec.seed, "fault", node.name),
         run=run.metadata.name,
         selector=None if node.selector is None else node.selector.to_json(),
+        peer=None if node.peer is None else node.peer.to_json(),
+        flap=None if node.flap is None else node.flap.to_json(),
     )
 
 
@@ -100,6 +102,8 @@ def _perform(run: Run, action: Action, tools: Tools) -> Answer:
     besides = _BESIDES.get(action.do)
     if besides is not None:
         return besides(run, action, tools)
+    if action.do is Do.ADMIT and tools.check is not None:
+        tools.check(run)
     if action.do is Do.ADMIT and not first_faults(run):
         return Admitted(tools.environment(), tools.engines(), {})
     with tools.injector() as injector:

@@ -148,6 +148,8 @@ class Carrying:
         self.tools.traffic.close()
         if self.tools.watching is not None:
             self.tools.watching.stop()
+        if self.tools.members is not None:
+            self.tools.members.close()
 
     # ------------------------------------------------------------------ one step
 

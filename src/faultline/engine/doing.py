@@ -6,7 +6,7 @@ import json
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from faultline.api.graph import CommandTask, ExperimentStep, HttpTask, NodeBase, TaskStep, walk
 from faultline.api.model import Metadata
@@ -16,6 +16,9 @@ from faultline.engine import seeds
 from faultline.engine.model import Done
 from faultline.errors import Bug, FaultlineError
 from faultline.units import Duration
+
+if TYPE_CHECKING:
+    from faultline.kubeapi.model import Rest
 
 PATIENCE = Duration.parse("10m")
 """How long a task may take without a time-out of its own."""
@@ -43,8 +46,14 @@ class Keeping(Protocol):
 class HostDoer:
     """Carries tasks and experiments out on this host. Used by several threads at once."""
 
-    def __init__(self, open_runs: Callable[[], AbstractContextManager[Keeping]]) -> None:
+    def __init__(
+        self,
+        open_runs: Callable[[], AbstractContextManager[Keeping]],
+        cluster: Callable[[], Rest] | None = None,
+    ) -> None:
+        """`cluster` connects to the one in which Jobs are made; they go with their run then."""
         self._open = open_runs
+        self._cluster = cluster
         self._lock = threading.Lock()
         self._given_up: dict[str, str] = {}
         self._driving: dict[str, Driving] = {}
@@ -59,7 +68,7 @@ class HostDoer:
             if isinstance(step, ExperimentStep):
                 return self._run(run, node, number)
             if isinstance(step, TaskStep):
-                return self._task(step)
+                return self._task(step, run)
         except FaultlineError as error:
             return Done("error", error.message, {"code": error.code})
         raise Bug(f"node {node} is nothing that is carried out")
@@ -112,16 +121,22 @@ class HostDoer:
 
     # ------------------------------------------------------------------ tasks
 
-    def _task(self, step: TaskStep) -> Done:
+    def _task(self, step: TaskStep, run: Run) -> Done:
         seconds = (step.timeout or PATIENCE).seconds
         if step.command is not None:
             return self._command(step.name, step.command, seconds)
         if step.http is not None:
             return _http(step.http, seconds)
-        from faultline.engine.jobs import run_job
+        from faultline.engine.jobs import Where, run_job
 
         assert step.job is not None
-        return run_job(step.job, seconds, lambda: self._given_up.get(step.name, ""))
+        where: Where | None = None
+        if self._cluster is not None:
+            meta = run.metadata
+            owner = {"apiVersion": run.api_version, "kind": run.kind, "name": meta.name,
+                     "uid": meta.uid}  # fmt: skip
+            where = Where(self._cluster, owner)
+        return run_job(step.job, seconds, lambda: self._given_up.get(step.name, ""), where)
 
     def _command(self, name: str, task: CommandTask, seconds: float) -> Done:
         from faultline.probes.command import Prober

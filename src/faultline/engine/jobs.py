@@ -4,100 +4,130 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, Final, cast
 
 from faultline.api.graph import JobTask
 from faultline.engine.model import Done
 from faultline.errors import InvalidParameter, TargetGone, Unsupported
+from faultline.kubeapi.client import Client
+from faultline.kubeapi.following import follow
+from faultline.kubeapi.model import ApiError, Kind, Object, Rest, metadata
 
-_PAUSE = 1.0  # seconds between two looks
+JOBS: Final = Kind("Job", "jobs", "batch/v1")
+PODS: Final = Kind("Pod", "pods", "v1")
+_SLICE = 2.0  # seconds after which it is looked whether the task was given up
 _LINES = 200  # of the log of its pod that are kept
+_BYTES = 256 << 10  # of it that are read
 
 
-def run_job(task: JobTask, seconds: float, given_up: Callable[[], str]) -> Done:
+@dataclass(frozen=True, slots=True)
+class Where:
+    """The cluster in which Jobs are made, where they do not name another one."""
+
+    connect: Callable[[], Rest]
+    owner: Object | None = None
+    """Whoever goes takes the Job with it, as an ownerReference."""
+
+
+def run_job(
+    task: JobTask, seconds: float, given_up: Callable[[], str], where: Where | None = None
+) -> Done:
     """Make the Job and wait for its end; raises Unsupported, InvalidParameter, TargetGone.
 
     It is removed with its pods, unless it is to be kept; also when it is given up.
     """
-    client, resources = _client(task)
-    job: Any = resources.Job.from_dict(task.manifest)
-    if not job.metadata or not (job.metadata.name or job.metadata.generateName):
+    meta: Object = dict(cast(Object, task.manifest.get("metadata") or {}))
+    if not (meta.get("name") or meta.get("generateName")):
         raise InvalidParameter("job.manifest.metadata.name", None, "a name")
-    space = job.metadata.namespace or "default"
-    made: Any = client.create(job, namespace=space)
-    made_name = str(made.metadata.name)
+    with closing(_client(task, where)) as client:
+        space = str(meta.get("namespace") or client.rest.namespace)
+        if where is not None and where.owner is not None and not task.keep:
+            meta["ownerReferences"] = [where.owner]
+        whole = {"apiVersion": JOBS.version, "kind": "Job", **task.manifest, "metadata": meta}
+        try:
+            name = str(metadata(client.create(JOBS, whole, space))["name"])
+        except ApiError as error:
+            raise Unsupported(f"the Job cannot be made in {space}: {error.message}") from error
+        try:
+            return _follow(client, name, space, time.monotonic() + seconds, given_up)
+        finally:
+            if not task.keep:
+                remove(client, name, space)
+
+
+def _client(task: JobTask, where: Where | None) -> Client:
     try:
-        return _follow(client, resources, made_name, space, seconds, given_up)
-    finally:
-        if not task.keep:
-            client.delete(resources.Job, made_name, namespace=space, cascade=resources.Background)
+        if where is not None and not task.context:
+            return Client(where.connect())
+        from faultline.kubeapi.kubeconfig import connect
+
+        return Client(connect(context=task.context))
+    except ApiError as error:
+        told = f"no cluster is known here: {error.message}"
+        raise Unsupported(told, hint="set KUBECONFIG") from error
+
+
+def remove(client: Client, name: str, space: str) -> None:
+    """Delete a Job with its pods; harmless if it has gone. Raises ApiError."""
+    try:
+        client.delete(JOBS, name, space)
+    except ApiError as error:
+        if error.status != 404:
+            raise
 
 
 def _follow(
-    client: Any, resources: Any, name: str, space: str, seconds: float, given_up: Callable[[], str]
+    client: Client, name: str, space: str, until: float, given_up: Callable[[], str]
 ) -> Done:
-    until = time.monotonic() + seconds
+    called = f"the Job {space}/{name}"
     while True:
+        left = max(0.0, until - time.monotonic())
         try:
-            job: Any = client.get(resources.Job, name, namespace=space)
-        except resources.ApiError as error:
-            if error.status.code == 404:
-                raise TargetGone(f"the Job {space}/{name} was removed by somebody") from error
-            raise Unsupported(f"the Job {space}/{name} cannot be read: {error}") from error
-        status: Any = job.status
-        text = ""
-        if status and (status.succeeded or status.failed):
-            text = _log(client, resources, name, space)
-        output: dict[str, Any] = {"code": 0, "text": text, "json": None, "job": f"{space}/{name}"}
-        conditions: list[Any] = (status.conditions or []) if status else []
-        for condition in conditions:
-            if condition.type == "Complete" and condition.status == "True":
+            job = follow(client, JOBS, name, space, _is_over, min(_SLICE, left))
+        except ApiError as error:
+            raise Unsupported(f"{called} cannot be read: {error.message}") from error
+        if job is None:
+            raise TargetGone(f"{called} was removed by somebody")
+        for kind, text in _conditions(job).items():
+            output: dict[str, Any] = {"code": 0, "text": log(client, name, space), "json": None,
+                                      "job": f"{space}/{name}"}  # fmt: skip
+            if kind == "Complete":
                 return Done(None, "", output)
-            if condition.type == "Failed" and condition.status == "True":
-                why = condition.message or condition.reason or "it failed"
-                return Done("error", f"Job {space}/{name}: {why}", {**output, "code": 1})
-        if given_up() or time.monotonic() > until:
-            why = f"given up: {given_up()}" if given_up() else f"not done within {seconds:g} s"
-            return Done("error", f"Job {space}/{name}: {why}", output)
-        time.sleep(_PAUSE)
+            return Done("error", f"Job {space}/{name}: {text}", {**output, "code": 1})
+        why = given_up()
+        if why or time.monotonic() > until:
+            told = f"given up: {why}" if why else "not done in time"
+            output = {"code": 0, "text": log(client, name, space), "json": None,
+                      "job": f"{space}/{name}"}  # fmt: skip
+            return Done("error", f"Job {space}/{name}: {told}", output)
 
 
-def _log(client: Any, resources: Any, name: str, space: str) -> str:
-    pods = list(client.list(resources.Pod, namespace=space, labels={"job-name": name}))
-    lines: list[str] = []
-    for pod in pods[:1]:
-        try:
-            lines.extend(client.log(pod.metadata.name, namespace=space, tail_lines=_LINES))
-        except resources.ApiError as error:
-            lines.append(f"(its log cannot be read: {error})")
-    return "".join(lines)
+def _conditions(job: Object) -> dict[str, str]:
+    """How it ended: `Complete` or `Failed` and why; empty while it has not."""
+    told = cast("list[Object]", (job.get("status") or {}).get("conditions") or [])
+    return {
+        str(each["type"]): str(each.get("message") or each.get("reason") or "it failed")
+        for each in told
+        if each.get("type") in ("Complete", "Failed") and each.get("status") == "True"
+    }
 
 
-class _Resources:
-    """What of lightkube is used, imported only now."""
-
-    def __init__(self) -> None:
-        from lightkube.core.exceptions import ApiError
-        from lightkube.resources.batch_v1 import Job
-        from lightkube.resources.core_v1 import Pod
-        from lightkube.types import CascadeType
-
-        self.ApiError, self.Job, self.Pod = ApiError, Job, Pod
-        self.Background = CascadeType.BACKGROUND
+def _is_over(job: Object) -> bool:
+    return bool(_conditions(job))
 
 
-def _client(task: JobTask) -> tuple[Any, Any]:
+def log(client: Client, name: str, space: str) -> str:
+    """The end of what its first pod wrote, or why that cannot be read."""
     try:
-        resources = _Resources()
-        from lightkube import Client, KubeConfig
-        from lightkube.core.exceptions import ConfigError
-    except ModuleNotFoundError as error:
-        raise Unsupported(
-            "Kubernetes needs an extra", hint="pip install faultline[kubernetes]"
-        ) from error
-    try:
-        config = KubeConfig.from_env()
-        found = config.get(context_name=task.context or None)
-        return Client(config=found), resources
-    except ConfigError as error:
-        raise Unsupported(f"no cluster is known here: {error}", hint="set KUBECONFIG") from error
+        for pod in client.every(PODS, space, f"job-name={name}"):
+            path = PODS.path(space, str(metadata(pod)["name"]), "log")
+            asked = {"tailLines": str(_LINES), "limitBytes": str(_BYTES)}
+            answer = client.rest.request("GET", path, asked)
+            if answer.status >= 400:
+                answer.json()
+            return answer.body.decode(errors="replace")
+    except ApiError as error:
+        return f"(its log cannot be read: {error.message})"
+    return ""

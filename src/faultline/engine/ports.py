@@ -38,6 +38,8 @@ class FaultOrder:
     seed: int | None = None  # what its choices are drawn from
     run: str = ""  # the name of the run
     selector: dict[str, Any] | None = None  # as in the document, where nobody resolved it before
+    peer: dict[str, Any] | None = None  # who is on the other side; in a cluster
+    flap: dict[str, Any] | None = None  # whether it comes and goes; in a cluster
 
 
 class Injecting(Protocol):
@@ -163,6 +165,8 @@ class Members(Protocol):
         """
         ...
 
+    def close(self) -> None: ...
+
 
 Choose = Callable[[str, Selector, str, frozenset[str]], Choice | None]
 """What a selector means now: of which fault it is, the selector, what chance is drawn from, and the
@@ -189,6 +193,8 @@ class Tools:
     """What resolves the selectors of faults."""
     instant: Callable[[], Now] | None = None
     """Now, on the clocks that the run is kept by; None: those of this machine."""
+    check: Callable[[Run], None] | None = None
+    """Raises what is wrong with a run as a whole, before anything else is looked at."""
     members: Members | None = None
     """Who carries out a run in several clusters."""
     goes_on: bool = False

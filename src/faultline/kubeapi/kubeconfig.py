@@ -6,17 +6,27 @@ https://kubernetes.io/docs/concepts/configuration/organize-cluster-access-kubeco
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import socket
 import subprocess
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 from faultline.errors import Unsupported
-from faultline.kubeapi.model import Answer, ApiError, Rest, refusal
+from faultline.kubeapi.model import (
+    Answer,
+    ApiError,
+    Asking,
+    Request,
+    Rest,
+    json_of,
+    refusal,
+    said,
+    silent,
+)
 from faultline.kubeapi.plain import watched_over
 
 
@@ -24,6 +34,36 @@ def connect(kubeconfig: str = "", context: str = "") -> Rest:
     """The server that is named, else that of this pod, else that of kubectl; raises ApiError where
     the configuration is unusable, Unsupported where lightkube is missing.
     """
+    made = _made(kubeconfig, context, _plain)
+    return Adapted(made.client, made.namespace, made.failures)
+
+
+def asynchronous(kubeconfig: str = "", context: str = "") -> Asynchronous:
+    """The same for an event loop, with as many connections as are asked for at the same time."""
+    return _made(kubeconfig, context, _unlimited)
+
+
+@dataclass(frozen=True, slots=True)
+class Asynchronous:
+    """An HTTP client with its credentials."""
+
+    client: Any
+    namespace: str
+    failures: tuple[type[BaseException], ...]
+
+
+def _plain(adapter: Any, config: Any) -> Any:
+    return adapter.Client(config, adapter.ConnectionParams())
+
+
+def _unlimited(adapter: Any, config: Any) -> Any:
+    http: Any = vars(adapter)["httpx"]
+    told = adapter.ConnectionParams(timeout=http.Timeout(10.0, read=None, pool=None))
+    limits = http.Limits(max_connections=None, max_keepalive_connections=50)
+    return http.AsyncClient(**told.httpx_params(config), limits=limits)
+
+
+def _made(kubeconfig: str, context: str, make: Callable[[Any, Any], Any]) -> Asynchronous:
     try:
         from lightkube.config import client_adapter
         from lightkube.config.kubeconfig import KubeConfig
@@ -35,15 +75,14 @@ def connect(kubeconfig: str = "", context: str = "") -> Rest:
     from yaml import YAMLError
 
     failed = (ConfigError, OSError, ValueError, KeyError, subprocess.SubprocessError)
-    make: Callable[..., Any] = client_adapter.Client
     try:
         config: Any = _read(KubeConfig, kubeconfig, context).get(context or None)
-        made = make(config, client_adapter.ConnectionParams())
+        made = make(client_adapter, config)
     except (*failed, YAMLError, TypeError, AttributeError, AssertionError) as error:
-        raise ApiError(0, "NoCluster", f"no cluster can be reached: {_said(error)}") from error
+        raise ApiError(0, "NoCluster", f"no cluster can be reached: {said(error)}") from error
     http: Any = vars(client_adapter)["httpx"]  # its own name for httpx2
     logging.getLogger(http.__name__).setLevel(logging.WARNING)  # it tells of every request
-    return Adapted(made, config.namespace, (http.HTTPError, http.InvalidURL, *failed))
+    return Asynchronous(made, config.namespace, (http.HTTPError, http.InvalidURL, *failed))
 
 
 def _read(reader: Any, kubeconfig: str, context: str) -> Any:
@@ -56,7 +95,7 @@ def _read(reader: Any, kubeconfig: str, context: str) -> Any:
     return reader.from_file(usual)
 
 
-class Adapted:
+class Adapted(Asking):
     """lightkube's HTTP client as a `Rest`."""
 
     def __init__(
@@ -82,23 +121,14 @@ class Adapted:
                 watching.shutdown(socket.SHUT_RDWR)
         self._client.close()
 
-    def request(
-        self,
-        method: str,
-        path: str,
-        query: Mapping[str, str] | None = None,
-        body: object = None,
-        content: str = "application/json",
-        timeout: float = 30.0,
-    ) -> Answer:
-        data = None if body is None else json.dumps(body).encode()
-        headers = {} if data is None else {"Content-Type": content}
+    def send(self, asked: Request) -> Answer:
+        data = asked.data
+        headers = {} if data is None else {"Content-Type": asked.content}
+        more = {"content": data, "headers": headers, "timeout": asked.timeout}
         try:
-            answer = self._client.request(
-                method, path, params=query, content=data, headers=headers, timeout=timeout
-            )
+            answer = self._client.request(asked.method, asked.path, params=asked.query, **more)
         except self._failures as error:
-            raise self._silent(error) from error
+            raise silent(self.server, error) from error
         return Answer(answer.status_code, dict(answer.headers), answer.content)
 
     @contextmanager
@@ -108,7 +138,7 @@ class Adapted:
         try:
             with self._client.stream("GET", path, params=query, timeout=timeout) as answer:
                 if answer.status_code != 200:
-                    raise refusal(answer.status_code, _json(answer.read()))
+                    raise refusal(answer.status_code, json_of(answer.read()))
                 stream = answer.extensions.get("network_stream")
                 watching = None if stream is None else stream.get_extra_info("socket")
                 try:
@@ -119,18 +149,4 @@ class Adapted:
                 finally:
                     self._watching.discard(watching)
         except self._failures as error:
-            raise self._silent(error) from error
-
-    def _silent(self, error: BaseException) -> ApiError:
-        return ApiError(0, "NoAnswer", f"the API server at {self.server}: {_said(error)}")
-
-
-def _said(error: BaseException) -> str:
-    return f"{error}" or type(error).__name__
-
-
-def _json(data: bytes) -> object:
-    try:
-        return json.loads(data)
-    except ValueError:
-        return None
+            raise silent(self.server, error) from error

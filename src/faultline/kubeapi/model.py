@@ -56,10 +56,7 @@ class Answer:
 
     def json(self) -> Object:
         """The object; raises ApiError if it is a refusal, or no object."""
-        try:
-            found: Any = json.loads(self.body) if self.body else {}
-        except ValueError:
-            found = None
+        found: Any = json_of(self.body) if self.body else {}
         if self.status >= 400:
             raise refusal(self.status, found)
         if not isinstance(found, dict):
@@ -71,6 +68,24 @@ class Answer:
         """Seconds after which the server wants to be asked again; 0 if it does not say."""
         text = self.headers.get("retry-after", "")
         return float(text) if text.isdigit() else 0.0
+
+
+def json_of(data: bytes) -> object:
+    """What an answer says; None if that is no JSON."""
+    try:
+        return json.loads(data)
+    except ValueError:
+        return None
+
+
+def said(error: BaseException) -> str:
+    """An error in words, whatever it is."""
+    return f"{error}" or type(error).__name__
+
+
+def silent(server: str, error: BaseException) -> ApiError:
+    """The error of a request that nobody answered."""
+    return ApiError(0, "NoAnswer", f"the API server at {server}: {said(error)}")
 
 
 def refusal(status: int, body: Any) -> ApiError:
@@ -88,6 +103,23 @@ def refusal(status: int, body: Any) -> ApiError:
         for each in cast("list[Object]", details.get("causes") or [])
     ]
     return ApiError(status, reason, message, hint=hints.get(reason, ""), causes=causes)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request."""
+
+    method: str
+    path: str
+    query: Mapping[str, str] | None = None
+    body: object = None
+    content: str = "application/json"
+    timeout: float = 30.0
+
+    @property
+    def data(self) -> bytes | None:
+        """What is sent; None for nothing."""
+        return None if self.body is None else json.dumps(self.body).encode()
 
 
 class Rest(Protocol):
@@ -128,7 +160,26 @@ class Rest(Protocol):
         ...
 
 
-class Wrapped:
+class Asking:
+    """A connection that is made by saying how one request is sent."""
+
+    def send(self, asked: Request) -> Answer:
+        """Send it; raises ApiError with status 0 if no answer came in time."""
+        raise NotImplementedError
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: object = None,
+        content: str = "application/json",
+        timeout: float = 30.0,
+    ) -> Answer:
+        return self.send(Request(method, path, query, body, content, timeout))
+
+
+class Wrapped(Asking):
     """A connection around another one: each request passes it."""
 
     def __init__(self, rest: Rest) -> None:
@@ -141,6 +192,15 @@ class Wrapped:
     @property
     def namespace(self) -> str:
         return self._rest.namespace
+
+    def send(self, asked: Request) -> Answer:
+        more = (asked.query, asked.body, asked.content, asked.timeout)
+        return self._rest.request(asked.method, asked.path, *more)
+
+    def lines(
+        self, path: str, query: Mapping[str, str], timeout: float
+    ) -> AbstractContextManager[Iterator[bytes]]:
+        return self._rest.lines(path, query, timeout)
 
     def close(self) -> None:
         self._rest.close()
@@ -155,6 +215,7 @@ class Kind:
     version: str  # `v1`, `apps/v1`
     namespaced: bool = True
     verbs: tuple[str, ...] = field(default=(), compare=False)
+    names: tuple[str, ...] = field(default=(), compare=False)  # all that it is called, lower case
 
     @property
     def group(self) -> str:

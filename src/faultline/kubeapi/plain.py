@@ -8,7 +8,6 @@ https://kubernetes.io/docs/tasks/run-application/access-api-from-pod/
 from __future__ import annotations
 
 import http.client
-import json
 import os
 import socket
 import ssl
@@ -20,7 +19,7 @@ from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
 from faultline.errors import Unsupported
-from faultline.kubeapi.model import Answer, ApiError, refusal
+from faultline.kubeapi.model import Answer, Asking, Request, json_of, refusal, silent
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _AGENT = "faultline"
@@ -54,7 +53,7 @@ def of_pod() -> Access:
     )  # fmt: skip
 
 
-class Plain:
+class Plain(Asking):
     """One connection for requests, made anew when it breaks, and one for each watch."""
 
     def __init__(self, access: Access) -> None:
@@ -86,32 +85,22 @@ class Plain:
             if kept is not None:
                 kept.close()
 
-    def request(
-        self,
-        method: str,
-        path: str,
-        query: Mapping[str, str] | None = None,
-        body: object = None,
-        content: str = "application/json",
-        timeout: float = 30.0,
-    ) -> Answer:
+    def send(self, asked: Request) -> Answer:
         """A kept connection that the server has closed is made anew once."""
-        data = None if body is None else json.dumps(body).encode()
-        target = path + (f"?{urlencode(query)}" if query else "")
         with self._lock:
             kept = self._kept is not None
             try:
-                return self._ask(method, target, data, content, timeout)
+                return self._ask(asked)
             except (OSError, http.client.HTTPException) as error:
                 self._drop()
                 # Idle for too long, it says. Every write of ours may be sent twice.
                 if not kept or not isinstance(error, ConnectionError):
-                    raise self._silent(error) from error
+                    raise silent(self.server, error) from error
             try:
-                return self._ask(method, target, data, content, timeout)
+                return self._ask(asked)
             except (OSError, http.client.HTTPException) as error:
                 self._drop()
-                raise self._silent(error) from error
+                raise silent(self.server, error) from error
 
     @contextmanager
     def lines(
@@ -127,10 +116,10 @@ class Plain:
             if self._cuts != cuts:
                 raise ConnectionAbortedError("it was closed meanwhile")
             if answer.status != 200:
-                raise refusal(answer.status, _json(answer.read()))
+                raise refusal(answer.status, json_of(answer.read()))
             yield self._told(answer)
         except (OSError, http.client.HTTPException) as error:
-            raise self._silent(error) from error
+            raise silent(self.server, error) from error
         finally:
             self._watching.discard(made)
             made.close()
@@ -140,19 +129,19 @@ class Plain:
             while line := answer.readline(_LONGEST):
                 yield line
         except (OSError, http.client.HTTPException) as error:
-            raise self._silent(error) from error
+            raise silent(self.server, error) from error
 
     # ------------------------------------------------------------------ connections
 
-    def _ask(
-        self, method: str, target: str, data: bytes | None, content: str, timeout: float
-    ) -> Answer:
+    def _ask(self, asked: Request) -> Answer:
         if self._kept is None:
-            self._kept = self._connect(timeout)
+            self._kept = self._connect(asked.timeout)
         elif self._kept.sock is not None:
-            self._kept.sock.settimeout(timeout)
-        kind = {} if data is None else {"Content-Type": content}
-        self._kept.request(method, target, data, {**self._headers(), **kind})
+            self._kept.sock.settimeout(asked.timeout)
+        target, data = asked.path, asked.data
+        target += f"?{urlencode(asked.query)}" if asked.query else ""
+        kind = {} if data is None else {"Content-Type": asked.content}
+        self._kept.request(asked.method, target, data, {**self._headers(), **kind})
         answer = self._kept.getresponse()
         headers = {name.lower(): value for name, value in answer.getheaders()}
         return Answer(answer.status, headers, answer.read())
@@ -185,10 +174,6 @@ class Plain:
             context.load_cert_chain(certificate, key)
         return context
 
-    def _silent(self, error: Exception) -> ApiError:
-        said = f"{error}" or type(error).__name__
-        return ApiError(0, "NoAnswer", f"the API server at {self.server}: {said}")
-
 
 def watched_over(connection: socket.socket) -> None:
     """Let the kernel find out whether the other side is still there, of a connection on which
@@ -198,10 +183,3 @@ def watched_over(connection: socket.socket) -> None:
     for name, value in _KEEPALIVE:
         if hasattr(socket, name):  # not on every system
             connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-
-
-def _json(data: bytes) -> object:
-    try:
-        return json.loads(data)
-    except ValueError:
-        return None

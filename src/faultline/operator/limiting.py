@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 
-from faultline.kubeapi.model import Answer, ApiError, Rest, Wrapped
+from faultline.kubeapi.model import Answer, ApiError, Request, Rest, Wrapped
 from faultline.operator.meters import Meters
 
 
@@ -41,21 +41,13 @@ class Limited(Wrapped):
         self._budget = budget
         self._meters = meters or Meters()
 
-    def request(
-        self,
-        method: str,
-        path: str,
-        query: Mapping[str, str] | None = None,
-        body: object = None,
-        content: str = "application/json",
-        timeout: float = 30.0,
-    ) -> Answer:
+    def send(self, asked: Request) -> Answer:
         wait = self._budget.take()
         if wait > 0:
             self._meters.waits(wait)
             time.sleep(wait)
-        with self._meters.request(_verb(method, query or {})) as codes:
-            answer = self._rest.request(method, path, query, body, content, timeout)
+        with self._meters.request(_verb(asked.method, asked.query or {})) as codes:
+            answer = super().send(asked)
             codes.append(answer.status)
             return answer
 

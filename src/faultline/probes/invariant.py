@@ -55,6 +55,8 @@ class Prober(prober.Prober[InvariantProbe]):
 
     def look(self, limit: Limit) -> Measurement:
         self._tries = 0
+        for each in (*self._of, *self._with):
+            each.reach = self.reach
         try:
             of, other, wrong = self._agreement(limit) if self._with else self._alone(limit)
         except (NoAnswer, ObserveFailed) as error:

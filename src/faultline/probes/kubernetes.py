@@ -10,8 +10,9 @@ from typing import Any, cast
 
 from faultline.api.probe import KubernetesProbe, Measurement
 from faultline.errors import ObserveFailed
+from faultline.kubeapi.model import Kind, Object
 from faultline.probes import prober
-from faultline.probes.cluster import EVENTS, Api, Kind, NotThere, Object, part, parts
+from faultline.probes.cluster import EVENTS, Api, NotThere, part, parts
 from faultline.probes.limit import Limit
 
 _SHOWN = 50  # names and values that expressions see
@@ -29,14 +30,21 @@ class Prober(prober.Prober[KubernetesProbe]):
 
     def __init__(self, spec: KubernetesProbe, traffic: prober.Figures | None = None) -> None:
         super().__init__(spec, traffic)
-        self._api = Api(spec.kubeconfig, spec.context)
+        self._begun: Api | None = None
         self._first: dict[str, int] | None = None  # counts at the first look
         self._last: dict[str, int] = {}  # and at the latest one, also of what has gone since
         self._uids: set[str] = set()
         self._reasons = Counter[str]()
 
+    @property
+    def _api(self) -> Api:
+        if self._begun is None:
+            self._begun = Api(self.spec.kubeconfig, self.spec.context, self.reach)
+        return self._begun
+
     def close(self) -> None:
-        self._api.close()
+        if self._begun is not None:
+            self._begun.close()
 
     def look(self, limit: Limit) -> Measurement:
         spec = self.spec

@@ -14,7 +14,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import Any, Generic, Self, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast, get_args
 from urllib.parse import quote, quote_plus
 
 from faultline.api.probe import Measurement, ProbeBase, ProbeSpec
@@ -25,8 +25,14 @@ from faultline.errors import Bug, ObserveFailed
 from faultline.probes.limit import Limit, NoAnswer
 from faultline.units import Duration
 
+if TYPE_CHECKING:
+    from faultline.kubeapi.model import Rest
+
 Figures = Callable[[str, Duration], TrafficFigures | None]
 """The figures of the named traffic over its last seconds; None if there are none."""
+
+Reach = Callable[[], "Rest"]
+"""Makes a connection to the cluster that is meant where a probe names none."""
 
 Signals = Callable[[], Sequence[Signal]]
 """What people and tools have reported to the run so far."""
@@ -46,6 +52,7 @@ class Prober(Generic[S]):
         self.spec = spec
         self.traffic = traffic
         self.signals: Signals | None = None
+        self.reach: Reach | None = None
         self._hidden: set[str] = set()
 
     @abstractmethod
@@ -131,7 +138,10 @@ def types() -> list[str]:
 
 
 def begin(
-    spec: ProbeBase, traffic: Figures | None = None, signals: Signals | None = None
+    spec: ProbeBase,
+    traffic: Figures | None = None,
+    signals: Signals | None = None,
+    reach: Reach | None = None,
 ) -> Prober[ProbeBase]:
     """Make the prober of a probe; raises ObserveFailed if it cannot work here at all.
 
@@ -143,15 +153,21 @@ def begin(
         raise Bug(f"there is no probe of type {kind!r}")
     module = import_module(f"faultline.probes.{kind}")
     made: Prober[ProbeBase] = module.Prober(spec, traffic)
-    made.signals = signals
+    made.signals, made.reach = signals, reach
     return made
 
 
 class Probers:
     """The probes of one run of an experiment; each is begun when it is first measured."""
 
-    def __init__(self, traffic: Figures | None = None, signals: Signals | None = None) -> None:
-        self._traffic, self._signals = traffic, signals
+    def __init__(
+        self,
+        traffic: Figures | None = None,
+        signals: Signals | None = None,
+        reach: Reach | None = None,
+    ) -> None:
+        """`reach` connects to the cluster that is meant where a probe names none."""
+        self._traffic, self._signals, self._reach = traffic, signals, reach
         self._at_work: dict[str, Prober[ProbeBase]] = {}
 
     def measure(
@@ -166,7 +182,7 @@ class Probers:
         """
         if spec.name not in self._at_work:
             try:
-                begun = begin(spec, self._traffic, self._signals)
+                begun = begin(spec, self._traffic, self._signals, self._reach)
                 if kept:
                     begun.recall(kept)
             except ObserveFailed as error:

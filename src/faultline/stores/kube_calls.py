@@ -14,13 +14,13 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 from faultline.errors import FaultlineError, InvalidDocument, Refused, UnknownName, UsageError
 from faultline.kubeapi.client import Client
-from faultline.kubeapi.model import Answer, ApiError, Kind, Rest, Wrapped
+from faultline.kubeapi.model import Answer, ApiError, Kind, Request, Rest, Wrapped
 from faultline.stores.model import Exists, Expired, Stale, StoreFailed
 
 if TYPE_CHECKING:
@@ -87,20 +87,13 @@ class Patient(Wrapped):
         self._ending.set()
         super().close()
 
-    def request(
-        self,
-        method: str,
-        path: str,
-        query: Mapping[str, str] | None = None,
-        body: object = None,
-        content: str = "application/json",
-        timeout: float = 30.0,
-    ) -> Answer:
-        timeout = timeout if method == "GET" else min(WRITING, timeout)
-        until, pause = time.monotonic() + min(PATIENCE, timeout), 0.1
+    def send(self, asked: Request) -> Answer:
+        if asked.method != "GET":
+            asked = replace(asked, timeout=min(WRITING, asked.timeout))
+        until, pause = time.monotonic() + min(PATIENCE, asked.timeout), 0.1
         while True:
             self.requests += 1
-            answer = self._rest.request(method, path, query, body, content, timeout)
+            answer = super().send(asked)
             if answer.status not in _BUSY or (answer.status == 503 and not answer.wait):
                 return answer
             pause = min(2.0, pause * 2)
@@ -112,7 +105,7 @@ class Patient(Wrapped):
         self, path: str, query: Mapping[str, str], timeout: float
     ) -> AbstractContextManager[Iterator[bytes]]:
         self.requests += 1
-        return self._rest.lines(path, query, timeout)
+        return super().lines(path, query, timeout)
 
 
 def client(connect: Callable[[], Rest]) -> Client:

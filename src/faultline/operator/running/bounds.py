@@ -23,7 +23,7 @@ from faultline.api.secret import SecretRef
 from faultline.api.selector import PluginSelector
 from faultline.api.tls import TlsFields
 from faultline.api.traffic import ExternalTraffic, PluginTraffic, SqlTraffic
-from faultline.errors import UnknownName
+from faultline.errors import InvalidParameter, UnknownName
 from faultline.injection import registry
 from faultline.kubefaults import registry as objects
 
@@ -116,7 +116,8 @@ def check_fault(fault: str, params: dict[str, Any]) -> list[Problem]:
 def _plugin(selector: PluginSelector) -> list[Problem]:
     from faultline.operator import plugins
 
-    known = plugins.known()
-    if selector.name in known:
-        return []
-    return [Problem("name", f"one of {', '.join(sorted(known))}", selector.name)]
+    try:
+        plugins.load(selector, "")
+    except (InvalidParameter, UnknownName) as error:
+        return [Problem("name", f"{error.message} {error.hint}".strip(), selector.name)]
+    return []

@@ -32,11 +32,11 @@ from faultline.errors import (
 )
 from faultline.injection.reading import Effect, Reading
 from faultline.kubeapi.client import Client
+from faultline.kubeapi.following import follow, read
 from faultline.kubeapi.model import ApiError, Kind, Object, metadata
 from faultline.operator.model import LOST, UNDO
 from faultline.operator.reconcile import OVER
 from faultline.operator.running.clocks import BOOT
-from faultline.operator.running.following import follow, read
 from faultline.operator.writing import FAULTS, HOSTS
 
 RUNS: Final = Kind("Run", "runs", API_VERSION)
@@ -94,6 +94,8 @@ class ClusterFaults:
             "allow": sorted(order.allow),
             "selector": selector,
         }
+        made |= {"peer": order.peer} if order.peer is not None else {}
+        made |= {"flap": order.flap} if order.flap is not None else {}
         target = TargetSpec(**order.target)
         if target != TargetSpec():
             made["target"] = target.model_dump(mode="json", by_alias=True, exclude_defaults=True)
