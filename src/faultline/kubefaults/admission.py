@@ -38,7 +38,12 @@ _OPEN = frozenset(
     {
         *("pods", "services", "configmaps", "endpoints", "persistentvolumeclaims"),
         *("deployments.apps", "statefulsets.apps", "daemonsets.apps", "replicasets.apps"),
-        *("jobs.batch", "cronjobs.batch", "ingresses.networking.k8s.io", "leases.coordination.k8s.io"),
+        *(
+            "jobs.batch",
+            "cronjobs.batch",
+            "ingresses.networking.k8s.io",
+            "leases.coordination.k8s.io",
+        ),
         *("networkpolicies.networking.k8s.io", "horizontalpodautoscalers.autoscaling"),
     }
 )
@@ -51,27 +56,26 @@ TRIES = 30  # dry runs of a fault that hits only a share
 LONGEST = 20.0  # seconds that all of them may take
 _METHOD = "dry runs of a request that matches, which the API server asks its webhooks about"
 _RESOURCE = r"^(\*|[a-z0-9-]+)(/(\*|[a-z0-9-]+))?(\.[a-z0-9]([a-z0-9.-]*[a-z0-9])?)?$"
+Operation = Literal["CREATE", "UPDATE", "DELETE", "CONNECT"]
 Glob = Annotated[str, Bounds(min_length=1, max_length=500)]
 
 
 class MatchParams(Params):
     """Which requests are meant; all of it must fit."""
 
-    resources: Annotated[
-        list[Annotated[str, Bounds(pattern=_RESOURCE)]], Bounds(min_length=1, max_length=50)
-    ] = ["pods"]
+    resources: list[Annotated[str, Bounds(pattern=_RESOURCE)]] = Bounds(
+        default_factory=lambda: ["pods"], min_length=1, max_length=50
+    )
     """What they are about: `pods`, `pods/exec`, `deployments.apps`, `*.apps`."""
-    operations: Annotated[
-        list[Literal["CREATE", "UPDATE", "DELETE", "CONNECT"]], Bounds(min_length=1)
-    ] = ["CREATE"]
+    operations: list[Operation] = Bounds(default_factory=lambda: ["CREATE"], min_length=1)
     """What they want to do: `CREATE`, `UPDATE`, `DELETE`, `CONNECT`."""
-    labels: dict[str, str] = {}
+    labels: dict[str, str] = Bounds(default_factory=dict[str, str])
     """Labels that the object has, before or after the request."""
-    names: Annotated[list[Glob], Bounds(max_length=100)] = []
+    names: list[Glob] = Bounds(default_factory=list[str], max_length=100)
     """Names of the object, or patterns; any of these."""
-    users: Annotated[list[Glob], Bounds(max_length=100)] = []
+    users: list[Glob] = Bounds(default_factory=list[str], max_length=100)
     """Who makes the request, or patterns; any of these."""
-    groups: Annotated[list[Glob], Bounds(max_length=100)] = []
+    groups: list[Glob] = Bounds(default_factory=list[str], max_length=100)
     """A group of whoever makes the request, or patterns; any of these."""
     percent: Annotated[Percent, Between("0.1%", "100%")] = text("100%")
     """How many of the requests that match are hit."""
@@ -226,9 +230,7 @@ class AdmissionFault(ObjectFault[M]):
 
     # ------------------------------------------------------------------ effect
 
-    def observe(
-        self, view: View, target: Object, params: M, changes: Sequence[Change]
-    ) -> Reading:
+    def observe(self, view: View, target: Object, params: M, changes: Sequence[Change]) -> Reading:
         asked, share = self.asked(params), params.percent / 100
         attempt = self._attempt(view, target, params)
         if attempt is None:
@@ -286,21 +288,13 @@ class AdmissionFault(ObjectFault[M]):
         told = f"{hit} of {matched} requests were hit"
         return Reading(Effect.EFFECTIVE, asked, told, method, "", values)
 
-    def remains(
-        self, view: View, target: Object, params: M, changes: Sequence[Change]
-    ) -> str:
+    def remains(self, view: View, target: Object, params: M, changes: Sequence[Change]) -> str:
         """A dry run must pass as if nothing had been; the server may take a moment."""
         attempt = self._attempt(view, target, params)
-        said = ""
-
-        def unharmed() -> bool:
-            nonlocal said
-            if attempt is None:
-                return True
-            hit, said = self.judged(params, dryruns.made(view.client, attempt, 60.0))
-            return not hit
-
-        return "" if view.until(unharmed) else f"a dry run still meets: {said}"
+        if attempt is None:
+            return ""
+        hit, said = self.judged(params, dryruns.made(view.client, attempt, 60.0))
+        return f"a dry run still meets it: {said}" if hit else ""
 
 
 def _rules(params: MatchParams) -> list[Object]:
@@ -325,9 +319,9 @@ def _rules(params: MatchParams) -> list[Object]:
 class MutateParams(MatchParams):
     """Parameters of `admission mutate`."""
 
-    set: dict[str, Any] = {}
+    set: dict[str, Any] = Bounds(default_factory=dict[str, Any])
     """Fields as in the object itself; null takes one away (RFC 7386). A list is one field."""
-    patch: Annotated[list[dict[str, Any]], Bounds(max_length=100)] = []
+    patch: list[dict[str, Any]] = Bounds(default_factory=list[dict[str, Any]], max_length=100)
     """Further changes as a JSON Patch (RFC 6902): for entries of lists."""
 
     @model_validator(mode="after")

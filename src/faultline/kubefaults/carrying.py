@@ -23,6 +23,7 @@ from faultline.kubefaults import change as changing
 from faultline.kubefaults.change import Change, Outcome, Undone
 from faultline.kubefaults.course import Tended
 from faultline.kubefaults.model import View
+from faultline.kubefaults.rights import Right
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +58,23 @@ class End:
     note: str = ""
 
 
+Permit = Callable[[Order, Sequence[Right]], None]
+"""Raises Refused if whoever wants it has no right to do with their own hands what it does."""
+
+
+def permitted(_order: Order, _demands: Sequence[Right]) -> None:
+    """Everybody may do everything."""
+
+
 class Carrier:
     """Carries out faults by one client. `stop` says that nobody waits for an effect any more."""
 
-    def __init__(self, client: Client, stop: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self, client: Client, stop: Callable[[], bool] = lambda: False, permit: Permit = permitted
+    ) -> None:
         self.client = client
         self.stop = stop
+        self.permit = permit
 
     # ------------------------------------------------------------------ planned
 
@@ -70,8 +82,10 @@ class Carrier:
         """The changes; touches nothing. Raises Refused, TargetGone, InvalidParameter, ApiError."""
         fault = registry.get(order.fault)
         params = fault.params_type().model_validate(order.params)
-        planned = fault.plan(self._view(order), self._target(order), params)
+        view, target = self._view(order), self._target(order)
+        planned = fault.plan(view, target, params)
         course.check(fault, planned, order.flap)
+        self.permit(order, fault.demands(view, target, params, planned))
         about = {"owner": order.owner, "until": round(now + order.seconds, 1) if now else 0.0}
         return [replace(each, extra={**each.extra, "about": about}) for each in planned]
 

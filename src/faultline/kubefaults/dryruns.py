@@ -1,4 +1,4 @@
-"""Requests that the API server carries out but does not keep: what they meet is what real ones meet.
+"""Requests that the API server carries out but does not keep: they meet what real ones meet.
 
 https://kubernetes.io/docs/reference/using-api/api-concepts/#dry-run
 """
@@ -76,34 +76,34 @@ def attempt(
         except ApiError:
             continue
         for operation in operations:
-            made = _one(client, kind, namespace, operation, resource, labels, name, fault)
+            meta: Object = {"name": name, "labels": {**labels, TRY: fault}}
+            made = _one(client, kind, namespace, operation, resource, meta)
             if made is not None:
                 return made
     return None
 
 
 def _one(
-    client: Client, kind: Kind, namespace: str, operation: str, resource: str,
-    labels: dict[str, str], name: str, fault: str,
-) -> Attempt | None:  # fmt: skip
-    marked = {**labels, TRY: fault}
+    client: Client, kind: Kind, namespace: str, operation: str, resource: str, meta: Object
+) -> Attempt | None:
     if operation == "CREATE" and resource in _MADE:
         made = copy.deepcopy(_MADE[resource])
         made |= {
             "apiVersion": kind.version,
             "kind": kind.kind,
-            "metadata": {"name": name, "labels": marked},
+            "metadata": meta,
         }
         return Attempt(f"the creation of a {kind.kind}", "POST", kind.path(namespace), made)
     if operation not in ("UPDATE", "DELETE"):
         return None
-    there = _any(client, kind, namespace, labels)
+    wanted = {key: value for key, value in meta["labels"].items() if key != TRY}
+    there = _any(client, kind, namespace, wanted)
     if not there:
         return None
     path = kind.path(namespace, there)
     if operation == "DELETE":
         return Attempt(f"the deletion of the {kind.kind} {there}", "DELETE", path, {})
-    change: Object = {"metadata": {"labels": marked}}
+    change: Object = {"metadata": {"labels": meta["labels"]}}
     words = f"a change of the {kind.kind} {there}"
     return Attempt(words, "PATCH", path, change, "application/merge-patch+json")
 

@@ -23,7 +23,7 @@ from faultline.errors import Bug, FaultlineError
 from faultline.kubeapi.client import Client
 from faultline.kubeapi.model import Answer, ApiError, Object, Request, Rest, Wrapped
 from faultline.kubefaults import carrying
-from faultline.kubefaults.carrying import Carrier, End, Order
+from faultline.kubefaults.carrying import Carrier, End, Order, Permit, permitted
 from faultline.kubefaults.change import Change
 from faultline.kubefaults.course import Tended
 from faultline.operator import conditions, stages, sweeping, writing
@@ -84,6 +84,7 @@ class Actor:
         self._acts, self._waits = pools or (
             ThreadPoolExecutor(ACTORS, "act"), ThreadPoolExecutor(WATCHERS, "measure"),
         )  # fmt: skip
+        self.permit: Permit = permitted
         self._own = threading.local()
         self._clients: list[Client] = []
         self._done: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
@@ -203,7 +204,8 @@ class Actor:
         """In a thread of a pool; whatever happens, something is told of it."""
         found: Outcome = (uid, verb, None, Bug(f"{verb} has died"))
         try:
-            carrier = Carrier(self._client(), lambda: known.hurry or self._ending.is_set())
+            stop = lambda: known.hurry or self._ending.is_set()  # noqa: E731
+            carrier = Carrier(self._client(), stop, self.permit)
             found = (uid, verb, self._carry(carrier, known, verb, asked, now, uid), None)
         except FaultlineError as error:
             found = (uid, verb, None, error)

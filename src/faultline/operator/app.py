@@ -26,6 +26,8 @@ from faultline.kubeapi.client import Client
 from faultline.kubeapi.model import ApiError, Rest
 from faultline.operator import halting, writing
 from faultline.operator.acting import Actor
+from faultline.operator.admission.gate import Guarded
+from faultline.operator.admission.service import Address
 from faultline.operator.caches import Caches, asks
 from faultline.operator.hosts import OBJECTS, HostObject, asked, owners
 from faultline.operator.leading import Leader
@@ -35,6 +37,7 @@ from faultline.operator.model import Decision, Facts, Wanted
 from faultline.operator.reading import Reader
 from faultline.operator.reconcile import reconcile
 from faultline.operator.running.keeping import Keeper
+from faultline.operator.spaces import Policy
 from faultline.operator.tally import HostView
 from faultline.operator.views import FaultObject, HaltObject
 
@@ -53,6 +56,9 @@ class Settings:
     rate: float = 100.0  # requests a second
     writers: int = 4  # hosts that are written at the same time
     lease: float = 15.0  # seconds after which another operator takes over
+    webhook: Address | None = None  # without it nobody is asked what those who ask may do
+    opt_in: bool = False  # only namespaces that allow it are hit
+    protect: tuple[str, ...] = ()  # namespaces, or patterns of them, that are never hit
 
 
 @dataclass(slots=True)
@@ -96,6 +102,13 @@ class Operator:
             lambda: self.leader.leads and self.caches.synced,
         )  # fmt: skip
         self.runs = Keeper(self._connect, self.leader, self.caches)
+        apart = Budget(self.settings.rate, round(self.settings.rate * 2))  # nobody waits for ours
+        self.guarded = Guarded(
+            lambda: Client(Limited(connect(), apart, self.meters), connect), self.identity,
+            self.leader, self.caches, self.settings.webhook,
+            Policy(own, self.settings.opt_in, self.settings.protect),
+        )  # fmt: skip
+        self.actor.permit = self.guarded.permit
         self._cases: dict[str, Case] = {}  # by uid of the fault
         self._dirty: set[str] = set()  # hosts
         self._led = False
@@ -108,6 +121,7 @@ class Operator:
         for client in writers:
             self._writers.put(client)
         self.caches.start(self._connect)
+        self.guarded.start()
         self.leader.start()
         self.actor.start()
         self.runs.start()
@@ -123,6 +137,7 @@ class Operator:
             self.runs.stop()
             self.actor.stop()
             self.leader.stop()
+            self.guarded.stop()
             self.caches.stop()
             for client in (*writers, self._client):
                 client.close()
@@ -251,6 +266,7 @@ class Operator:
         view = fault.view
         case.asks = asks(view)
         cluster, unready = self.caches.cluster(view, views)
+        view, cluster = self.guarded.passed(fault, cluster)
         decision = reconcile(view, Facts(time.time(), views, cluster, halted, unready))
         case.took = time.monotonic() - case.looked
         self.meters.looked(case.took)

@@ -22,8 +22,8 @@ def of_pod(
         return "it is part of Faultline"
     if pod.annotations.get(PROTECT) == "true" or _node_protected(pod, cluster):
         return "it is annotated as protected"
-    if pod.namespace in cluster.protected:
-        return f"the namespace {pod.namespace} is annotated as protected"
+    if why := _closed(pod.namespace, cluster):
+        return why
     for name, why in _guards(pod, family):
         if name not in allow:
             return f"{why}: only with allow: [{name}]"
@@ -40,6 +40,8 @@ def of_node(node: Node, cluster: Cluster, allow: Collection[str], *, agent: bool
     """Why a node is not hit; empty if it may be."""
     if node.protected:
         return "it is annotated as protected"
+    if cluster.closed_nodes:
+        return cluster.closed_nodes
     if node.control_plane and "control-plane" not in allow:
         return "it is one of the control plane: only with allow: [control-plane]"
     return _agent(node.name, cluster) if agent else ""
@@ -51,11 +53,17 @@ def of_thing(each: Thing, cluster: Cluster, allow: Collection[str]) -> str:
         return "it is part of Faultline"
     if each.annotations.get(PROTECT) == "true":
         return "it is annotated as protected"
-    if each.space in cluster.protected:
-        return f"the namespace {each.space} is annotated as protected"
+    if why := _closed(each.space, cluster):
+        return why
     if each.space in SYSTEM and "kube-system" not in allow:
         return "it is part of the cluster itself: only with allow: [kube-system]"
     return "it is being deleted" if each.deleting else ""
+
+
+def _closed(space: str, cluster: Cluster) -> str:
+    if space in cluster.protected:
+        return f"the namespace {space} is annotated as protected"
+    return cluster.closed.get(space, "")
 
 
 def _ours(each: Thing) -> bool:

@@ -18,6 +18,8 @@ from faultline.errors import UnknownName
 from faultline.injection import registry
 from faultline.kubeapi.model import Object, metadata, version_of
 from faultline.kubefaults import registry as kubefaults
+from faultline.kubefaults.notes import annotations_of
+from faultline.operator.admission.requesters import ANNOTATION
 from faultline.operator.model import FaultView
 
 FINALIZER = "faultline.dev/undo"
@@ -32,6 +34,14 @@ class FaultObject:
     version: str
     spec: Object
     finalizers: tuple[str, ...]
+    requester: str = ""  # who asked for it, as our webhook has written it
+
+    @property
+    def whole(self) -> Object:
+        """The parts of it that are signed, as an object."""
+        notes = {ANNOTATION: self.requester}
+        meta: Object = {"namespace": self.view.namespace, "annotations": notes}
+        return {"kind": "Fault", "metadata": meta, "spec": self.spec}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +83,8 @@ def fault_of(found: Object) -> FaultObject:
         problem=problem,
         status=_status(found),
     )
-    return FaultObject(view, version_of(found), cast(Object, found.get("spec") or {}), finalizers)
+    asked, by = cast(Object, found.get("spec") or {}), annotations_of(found).get(ANNOTATION, "")
+    return FaultObject(view, version_of(found), asked, finalizers, by)
 
 
 def _spec(given: Object) -> tuple[AimedFaultSpec | None, str]:
