@@ -235,7 +235,7 @@ def _of_each(shown: list[FaultView]) -> Iterator[Metric]:
     effect = gauges("faultline_fault_time_to_effect_seconds",
                     "From its start to its effect at the last target.", *OF_FAULT)  # fmt: skip
     absence = gauges("faultline_fault_time_to_absence_seconds",
-                     "From the order to undo it to proven absence.", *OF_FAULT)  # fmt: skip
+                     "From its deadline, or the order, to proven absence.", *OF_FAULT)  # fmt: skip
     for view in shown:
         status, labels = view.status, _labels(view)
         phase.add_metric([*labels, status.phase], 1)
@@ -249,9 +249,9 @@ def _of_each(shown: list[FaultView]) -> Iterator[Metric]:
                 effect.add_metric(labels, max(0.0, status.effective_at - status.started))
         if status.until is not None and status.phase not in OVER:
             deadline.add_metric(labels, status.until)
-        begun = status.recovery_started
-        if begun is not None and status.ended is not None:
-            absence.add_metric(labels, max(0.0, status.ended - begun))
+        ends = [each for each in (status.recovery_started, status.until) if each is not None]
+        if ends and status.ended is not None:
+            absence.add_metric(labels, max(0.0, status.ended - min(ends)))
     yield from (phase, targets, hosts, started, deadline, effect, absence)
 
 
