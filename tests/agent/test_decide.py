@@ -221,3 +221,52 @@ def test_what_is_to_be_undone_is_not_begun() -> None:
     world.settles()
     assert (world.entry("a")["stage"], world.entry("a")["end"]) == ("ended", "nothing to undo")
     assert not world.injected
+
+
+# ---------------------------------------------------------------------------- other addresses
+
+
+def test_a_fault_goes_by_the_addresses_that_are_wanted_now() -> None:
+    world = begun(params={"destination": ["10.0.0.1"], "percent": "10%"})
+    world.readdress("a", destination=["10.0.0.2", "10.0.0.3"])
+    world.settles()
+    assert world.journal["a"].sides == {"destination": ["10.0.0.2", "10.0.0.3"]}
+    assert (world.injected, world.undone) == (["a"], []), "it was never away"
+    assert world.entry("a")["stage"] == "active"
+
+
+def test_nothing_else_of_it_changes_and_no_side_is_added_or_taken() -> None:
+    world = begun(params={"destination": ["10.0.0.1"], "percent": "10%"})
+    for params in ({"percent": "90%"}, {"destination": []}, {"source": ["10.0.0.9"]}):
+        world.readdress("a", **params)
+        world.hears()
+        assert world.decides() == []
+        world.readdress("a", destination=["10.0.0.1"], source=[])
+
+
+def test_an_agent_that_died_meanwhile_finds_it_out() -> None:
+    world = begun(params={"source": ["10.0.0.1"]})
+    world.readdress("a", source=["10.0.0.2"])
+    world.hears()
+    assert [each.verb for each in world.decides()] == ["readdress"]
+    world.begins(("readdress", "a"))
+    world.dies()
+    world.settles()
+    assert world.journal["a"].sides == {"source": ["10.0.0.2"]}
+    assert world.injected == ["a"]
+
+
+def test_what_is_to_be_undone_is_undone_and_not_readdressed() -> None:
+    world = begun(params={"destination": ["10.0.0.1"]})
+    world.readdress("a", destination=["10.0.0.2"])
+    world.marked("a")
+    world.hears()
+    assert [each.verb for each in world.decides()] == ["recover"]
+
+
+def test_the_container_that_follows_has_the_present_addresses() -> None:
+    world = begun(follow=True, params={"destination": ["10.0.0.1"]})
+    world.target_ends("a")
+    world.readdress("a", destination=["10.0.0.2"])
+    world.settles()
+    assert world.journal["a.2"].sides == {"destination": ["10.0.0.2"]}

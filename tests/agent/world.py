@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from faultline.agent.decide import LATE, decide
-from faultline.agent.model import Action, Facts, Found, Tried, Verb
+from faultline.agent.model import Action, Facts, Found, Tried, Verb, sides
 
 SECOND = 10**9
 Document = dict[str, Any]
@@ -59,6 +59,13 @@ class World:
 
     def retract(self, uid: str) -> None:
         self._spec(desired=[each for each in self.desired if each["uid"] != uid])
+
+    def readdress(self, uid: str, **params: Any) -> None:
+        """Its peers have other addresses by now."""
+        self._spec(
+            desired=[{**each, "params": {**each.get("params", {}), **params}}
+                     if each["uid"] == uid else each for each in self.desired]
+        )  # fmt: skip
 
     def halt(self, why: str) -> None:
         self._spec(halted=why)
@@ -192,6 +199,9 @@ class World:
         elif action.verb == "recover":
             if self.journal.get(action.uid) and self.journal[action.uid].open:
                 self._end(action.uid, "recovered")
+        elif action.verb == "readdress":
+            if self.journal[action.uid].open:
+                self.journal[action.uid] = replace(self.journal[action.uid], sides=action.order)
         elif self.journal[action.uid].open:
             reading = {"effect": "effective", "asked": "1", "measured": "1"}
             self.journal[action.uid] = replace(self.journal[action.uid], reading=reading)
@@ -207,7 +217,9 @@ class World:
         self.injected.append(action.uid)
         self.leased[action.uid] = leased
         deadline = self.clock + action.order["duration"]
-        self.journal[action.uid] = Found(action.uid, "active", self.boot, deadline, self.now)
+        told = sides(action.order["params"])
+        made = Found(action.uid, "active", self.boot, deadline, self.now, sides=told)
+        self.journal[action.uid] = made
 
     # ------------------------------------------------------------------ until nothing more happens
 

@@ -74,9 +74,9 @@ class View:
             raise
         return found if change.uid in ("", str(metadata(found)["uid"])) else None
 
-    def until(self, holds: Callable[[], bool], patience: float = PATIENCE) -> bool:
+    def until(self, holds: Callable[[], bool], patience: float | None = None) -> bool:
         """Look again and again, for as long as controllers may take."""
-        until, step = time.monotonic() + patience, _STEP
+        until, step = time.monotonic() + (PATIENCE if patience is None else patience), _STEP
         while not holds():
             if time.monotonic() >= until or self.stop():
                 return False
