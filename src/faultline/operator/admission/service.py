@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 from faultline.errors import FaultlineError, UsageError
 from faultline.kubeapi.client import Client
 from faultline.kubeapi.model import ApiError, Object, metadata
-from faultline.kubefaults import webhooks
-from faultline.operator.admission import certificates, configuring
+from faultline.kubefaults import asking, webhooks
+from faultline.operator.admission import certificates
 from faultline.operator.admission.asking import Reviewer
 from faultline.operator.admission.injecting import FLUSH, Injecting, allowed, denied
 from faultline.operator.admission.judging import Denied, Judge, same
@@ -27,6 +27,7 @@ from faultline.operator.admission.server import Answer, Server
 from faultline.operator.spaces import Policy
 from faultline.operator.writing import HALTS, HOSTS, VERSION
 
+SERVICE = certificates.NAME
 RENEW = 300.0  # seconds between two looks at certificates and configuration
 AGAIN = 5.0  # between two looks at which agents have the duty
 SWEEP = 30.0  # between two looks at what is overdue
@@ -164,13 +165,13 @@ class Webhook:
         if request.get("operation") == "UPDATE" and same(request):
             old = cast(Object, request.get("oldObject") or {})
             before = cast("dict[str, str]", metadata(old).get("annotations") or {})
-            return configuring.noted(notes, ANNOTATION, before.get(ANNOTATION))
+            return asking.noted(notes, ANNOTATION, before.get(ANNOTATION))
         kind = cast(Object, request["kind"])["kind"]
         asked = {**each, "kind": kind}
         if not metadata(each).get("namespace") and request.get("namespace"):
             asked["metadata"] = {**metadata(each), "namespace": request["namespace"]}
         signed = self.signer.sign(asked, self.judge.requester(request))
-        return configuring.noted(notes, ANNOTATION, signed)
+        return asking.noted(notes, ANNOTATION, signed)
 
     def _check(self, request: Object) -> Object:
         assert self.judge is not None
@@ -225,7 +226,7 @@ class Webhook:
     def _renewed(self) -> None:
         """What is trusted is told to the server before anything is shown that needs it."""
         keys = certificates.ensure(self._client, self.policy.own)
-        configuring.install(self._client, self.policy.own, self.client_config(), keys.bundle)
+        asking.install(self._client, self.policy.own, self.client_config(), keys.bundle)
         if keys != self._keys:
             self.signer = Signer(keys.secret)
             assert self.judge is not None
