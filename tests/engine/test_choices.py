@@ -14,12 +14,14 @@ from tests.engine.simulator import Simulator
 from tests.engine.test_simulation import ODDS, SIMULATION
 from tests.engine.world import Odds, World, experiment
 
+from faultline.api.probe import Measurement
 from faultline.api.run import Run
 from faultline.api.selector import Choice, Chosen, Selector
 from faultline.api.target import TargetSpec
 from faultline.engine.ports import Tools
 from faultline.errors import TargetGone
 from faultline.report import render
+from faultline.units import Duration
 
 SELECTOR = {"containers": {"name": "shop-*"}, "mode": "fixed", "count": 2}
 FOUND = [
@@ -180,3 +182,67 @@ def test_whatever_goes_wrong_with_several_targets_everything_is_undone(
             one.die()
 
     running.drive(hurt)
+
+
+def searching(monkeypatch: pytest.MonkeyPatch, blunt: str = "") -> Run:
+    """A search on two targets, of which the second bears up to 120 ms."""
+    search = {
+        "name": "limit", "type": "search",
+        "fault": {"fault": "network.delay", "duration": "1m", "selector": SELECTOR},
+        "search": {
+            "parameter": "latency", "low": "10ms", "high": "500ms", "tolerance": "50ms",
+            "probes": ["edge"], "hold": "2s", "cooldown": "1s",
+        },
+    }  # fmt: skip
+    world = crowd()
+    nodes = {"faults": [], "nodes": [search]}
+    simulator = Simulator(world, experiment(**nodes), monkeypatch)
+    injector = world.tools().injector
+    with injector() as probe:
+        observe = type(probe).observe
+
+    def seen(self: Any, uid: str) -> Any:
+        if blunt and uid.endswith(blunt):
+            self.world.odds = replace(self.world.odds, ineffective=1.0)
+        answer = observe(self, uid)
+        self.world.odds = replace(self.world.odds, ineffective=0.0)
+        return answer
+
+    monkeypatch.setattr("tests.engine.world.WorldInjector.observe", seen)
+
+    def bear(_simulator: Simulator) -> None:
+        faults = simulator.run.status.faults
+        acting = [f for f in faults if f.effective_at and not f.recovered_at and f.aim == FOUND[1]]
+        hurt = any(Duration.parse(str(f.params["latency"])).seconds > 0.12 for f in acting)
+        world.values["edge"] = Measurement(value=0.0, ok=not hurt, text="seen")
+
+    return simulator.drive(bear)
+
+
+def test_a_search_acts_on_all_targets_in_each_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = searching(monkeypatch)
+    node = next(each for each in run.status.nodes if each.name == "limit")
+    assert node.output["answer"] == "found", node.output
+    low, high = (Duration.parse(str(node.output[key])).seconds for key in ("borne", "notBorne"))
+    assert low <= 0.12 <= high
+    names = [fault.name for fault in run.status.faults]
+    assert names[:4] == ["limit_1.t1", "limit_1.t2", "limit_2.t1", "limit_2.t2"]
+    assert len(names) == 2 * int(str(node.output["trials"]))
+    for first, second in zip(run.status.faults[::2], run.status.faults[1::2], strict=True):
+        assert (first.aim, second.aim) == (FOUND[0], FOUND[1])
+        assert first.params == second.params
+    assert all(fault.recovered_at for fault in run.status.faults)
+    assert render.text(run)
+    assert "container shop-1" in render.html(run)
+
+
+def test_a_trial_that_has_no_effect_on_one_target_gives_no_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = searching(monkeypatch, blunt="limit_1.t2")
+    node = next(each for each in run.status.nodes if each.name == "limit")
+    assert node.search is not None
+    first = node.search.trials[0]
+    assert first.outcome == "no answer"
+    assert "container shop-1" in first.text
+    assert all(fault.recovered_at for fault in run.status.faults)

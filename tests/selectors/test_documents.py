@@ -13,7 +13,6 @@ from faultline.api.experiment import Experiment
 from faultline.api.selector import Selector
 from faultline.api.target import TargetSpec
 from faultline.engine import wiring
-from faultline.errors import FaultlineError, InvalidDocument
 from faultline.injection import choosing
 
 PLUGIN = """#!/bin/sh
@@ -83,14 +82,18 @@ def test_a_document_is_refused_by_the_path_of_the_field() -> None:
     assert "expected at most one of target and selector" in both[0].expected
 
 
-def test_a_search_hurts_one_target() -> None:
+def test_a_search_takes_a_selector_and_says_what_is_wrong_with_it() -> None:
     spec: Any = DOCUMENT["spec"]
-    fault = {"fault": "network.delay", "params": {"interface": "lo"}, "duration": "1m",
-             "selector": {"containers": {}}}  # fmt: skip
-    search = {"parameter": "latency", "from": "1ms", "to": "1s", "probes": ["p"]}
+    fault: Any = {"fault": "network.delay", "params": {"interface": "lo"}, "duration": "1m",
+                  "selector": {"containers": {}, "mode": "all"}}  # fmt: skip
+    search = {"parameter": "latency", "low": "1ms", "high": "1s", "probes": ["p"]}
     nodes = [{"name": "s", "type": "search", "fault": fault, "search": search}]
-    with pytest.raises((InvalidDocument, FaultlineError), match="selector"):
-        admission.resolve({**DOCUMENT, "spec": {**spec, "nodes": nodes}}, {})
+    given = {**DOCUMENT, "spec": {**spec, "nodes": nodes}}
+    made = admission.resolve(given, {})
+    assert made.to_json()["spec"]["nodes"][0]["fault"]["selector"]["mode"] == "all"
+    fault["selector"] = {"plugin": {"name": "nobody"}}
+    told = [one.path for one in admission.problems(given, wiring.check_fault)]
+    assert "spec.nodes.0.fault.selector.plugin.name" in told
 
 
 def test_an_experiment_keeps_its_selectors() -> None:

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from faultline.api.document import Problem, invalid_document, problems_of
 from faultline.api.expansion import source_path, written_out
 from faultline.api.experiment import Experiment, ExperimentSpec, Parameter
-from faultline.api.graph import FaultStep, walk
+from faultline.api.graph import FaultStep, SearchStep, walk
 from faultline.api.graph_check import check_graph
 from faultline.api.probe import PluginProbe, ProbeBase, TrafficProbe
 from faultline.api.substitution import references, substitute, values_for
@@ -128,6 +128,8 @@ def check(spec: ExperimentSpec, check_fault: CheckFault) -> Iterable[Problem]:
     for path, step in (*walk(spec.nodes), *walk(spec.finally_, "spec.finally")):
         if isinstance(step, FaultStep):
             yield from _selector(f"{path}.selector", step, check_fault)
+        elif isinstance(step, SearchStep):
+            yield from _selector(f"{path}.fault.selector", step.fault, check_fault)
     for index, probe in enumerate(spec.probes):
         if isinstance(probe, PluginProbe):
             for problem in check_fault(PLUGIN_PROBE, probe.to_json()):

@@ -17,7 +17,7 @@ from faultline.api.model import Model, NodeName
 from faultline.api.quantities import Between, Duration, text
 from faultline.api.search import SearchSpec
 from faultline.api.secret import SecretRef
-from faultline.api.targets import AimedFaultSpec, FaultSpec
+from faultline.api.targets import AimedFaultSpec
 from faultline.errors import InvalidParameter
 
 Url = Annotated[str, Field(pattern=r"^https?://[^\s]+$")]
@@ -310,8 +310,9 @@ class SearchStep(NodeBase):
 
     type: Literal["search"]
     """search"""
-    fault: FaultSpec
-    """The fault; the value that is searched need not be given."""
+    fault: AimedFaultSpec
+    """The fault; the value that is searched need not be given. On several targets of a selector
+    each trial acts on all of them."""
     search: SearchSpec
     """Where and how to search."""
 
@@ -333,9 +334,6 @@ Step = Annotated[
     Field(discriminator="type"),
 ]
 """Any node, told apart by `type`."""
-
-for _holder in (SerialStep, ParallelStep, Case, BranchStep, ForeachStep, RepeatStep):
-    _holder.model_rebuild()
 
 
 def children(node: NodeBase) -> list[NodeBase]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 from faultline.api.experiment import FaultNode
 from faultline.api.graph import FaultStep, SearchStep, walk
 from faultline.api.run import FaultStatus, Run
 from faultline.api.selector import Choice, Chosen
 from faultline.errors import Bug
 from faultline.units import Duration
+
+_PART = re.compile(r"\.t\d+$")
 
 
 def fault_of(run: Run, name: str) -> FaultNode:
@@ -43,6 +47,11 @@ def parts(name: str, choice: Choice | None) -> list[tuple[str, Chosen | None]]:
     return [(f"{name}.t{number}", each) for number, each in enumerate(choice.targets, 1)]
 
 
+def whole(name: str) -> str:
+    """The fault of which this is the name of a part, or of all there is of it."""
+    return _PART.sub("", name)
+
+
 def as_then(run: Run, node: FaultNode, named: str) -> FaultNode:
     """The same, with when it began and how long it lasted in the run that is repeated."""
     then = run.spec.repeat.timings.get(named) if run.spec.repeat is not None else None
@@ -58,11 +67,11 @@ def of_step(
     """What a node asks for. Not validated again: attempts have names that no document may use."""
     spec = step.fault if isinstance(step, SearchStep) else step
     impact = step.impact if isinstance(step, FaultStep) else None
-    selector = step.selector if isinstance(step, FaultStep) and aim is None else None
+    selector = spec.selector if aim is None else None
     return FaultNode.model_construct(
         name=name, fault=spec.fault, params=params, duration=spec.duration, allow=spec.allow,
         target=aim.target if aim else spec.target, selector=selector, start=Duration(0),
-        impact=impact,
+        impact=impact, peer=spec.peer, flap=spec.flap,
     )  # fmt: skip
 
 

@@ -7,12 +7,16 @@ the answer takes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import groupby
+
 from faultline.api.graph import SearchStep
 from faultline.api.graph_status import Answer, NodeStatus
 from faultline.api.probe import ProbeBase
 from faultline.api.run import FaultStatus, Sample, Stage
 from faultline.api.search import SearchResult, SearchState
 from faultline.engine import lifecycle, seeds
+from faultline.engine.asked import parts, whole
 from faultline.engine.draft import Draft
 from faultline.engine.node_ends import cancelled, end, end_aborted, end_failed
 from faultline.engine.search import trials
@@ -39,13 +43,14 @@ def begin(draft: Draft, step: SearchStep, node: NodeStatus) -> None:
 def run(draft: Draft, step: SearchStep, node: NodeStatus) -> None:
     """Move the present trial on, or begin the next."""
     state = node.search or trials.begin(step.search)
-    made = [each for each in draft.status.faults if each.node == node.name]
-    if made and made[-1].stage is not Stage.ENDED:
-        _trial(draft, step, node, made[-1])
+    made = _made(draft, node)
+    last = made[-1] if made else []
+    if any(each.stage is not Stage.ENDED for each in last):
+        _trial(draft, step, node, last)
         return
     why = cancelled(draft, node)
     if not why and len(made) > len(state.trials):
-        state = node.search = _record(draft, step, state, made[-1])
+        state = node.search = _record(draft, step, state, last)
         node.due_ns = draft.ns + step.search.cooldown
         node.output = _output(trials.result(state))
     if why:
@@ -54,6 +59,12 @@ def run(draft: Draft, step: SearchStep, node: NodeStatus) -> None:
         _conclude(draft, step, node, state.result)
     elif not draft.paused and draft.due(node.due_ns or draft.ns):
         _next(draft, step, node, state)
+
+
+def _made(draft: Draft, node: NodeStatus) -> list[list[FaultStatus]]:
+    """The faults of each trial that has begun: one for each target."""
+    faults = [each for each in draft.status.faults if each.node == node.name]
+    return [[*group] for _, group in groupby(faults, lambda each: whole(each.name))]
 
 
 def _next(draft: Draft, step: SearchStep, node: NodeStatus, state: SearchState) -> None:
@@ -65,28 +76,35 @@ def _next(draft: Draft, step: SearchStep, node: NodeStatus, state: SearchState) 
     params = step.search.params_with(step.fault.params, trial.value)
     text = f"{trial.number}: {step.search.parameter_name} {trial.value}"
     draft.point("trial", text, node.name)
-    lifecycle.add(draft, f"{step.name}_{trial.number}", step.fault.fault, params, step.name)
+    for part, aim in parts(f"{step.name}_{trial.number}", draft.choice(step.name)):
+        lifecycle.add(draft, part, step.fault.fault, params, step.name, aim)
 
 
 # ---------------------------------------------------------------------- one trial
 
 
-def _trial(draft: Draft, step: SearchStep, node: NodeStatus, fault: FaultStatus) -> None:
-    if cancelled(draft, node):
-        fault.finish = True
-    elif lifecycle.in_effect(fault):
+def _trial(draft: Draft, step: SearchStep, node: NodeStatus, faults: Sequence[FaultStatus]) -> None:
+    """On all targets at once; if it fails on one, it is over on the others."""
+    over = bool(cancelled(draft, node)) or any(_answerless(each) for each in faults)
+    if not over and all(lifecycle.in_effect(each) for each in faults):
         node.mark = node.mark or draft.ns
         enough = node.mark + step.search.warmup + step.search.hold
-        broken = any(_broken(spec, samples) for spec, samples in _seen(draft, step, fault))
-        fault.finish = broken or draft.due(enough)
+        broken = any(_broken(spec, samples) for spec, samples in _seen(draft, step, faults))
+        over = broken or draft.due(enough)
+    for each in faults:
+        each.finish = each.finish or over
+
+
+def _answerless(fault: FaultStatus) -> bool:
+    return fault.failure is not None or fault.effect in ("ineffective", "unmeasured")
 
 
 def _seen(
-    draft: Draft, step: SearchStep, fault: FaultStatus
+    draft: Draft, step: SearchStep, faults: Sequence[FaultStatus]
 ) -> list[tuple[ProbeBase, list[Sample]]]:
-    """The samples of each probe that count for a trial."""
-    begin = (fault.effective_at or 0.0) + step.search.warmup.seconds
-    until = fault.recovery_started or draft.now.at
+    """The samples of each probe that count for a trial: while it acted on all targets."""
+    begin = max(each.effective_at or 0.0 for each in faults) + step.search.warmup.seconds
+    until = min(each.recovery_started or draft.now.at for each in faults)
     return [
         (spec, [s for s in draft.probe(spec.name).samples if begin <= s.at <= until])
         for spec in draft.spec.probes
@@ -103,28 +121,36 @@ def _broken(spec: ProbeBase, samples: list[Sample]) -> bool:
     return False
 
 
-def _record(draft: Draft, step: SearchStep, state: SearchState, fault: FaultStatus) -> SearchState:
+def _record(
+    draft: Draft, step: SearchStep, state: SearchState, faults: Sequence[FaultStatus]
+) -> SearchState:
     trial = trials.next_trial(state)
     if trial is None:
         return state
-    said, text, broken = _outcome(draft, step, fault)
+    said, text, broken = _outcome(draft, step, faults)
     draft.point("trial", f"{trial.number}: {said}{f': {text}' if text else ''}", step.name)
-    took = (draft.now.at - fault.started) if fault.started is not None else 0.0
+    began = [each.started for each in faults if each.started is not None]
+    took = draft.now.at - min(began, default=draft.now.at)
     return trials.record(
         state, trial, said, seconds=max(0.0, took) + step.search.cooldown.seconds,
         broken=broken, text=text,
     )  # fmt: skip
 
 
-def _outcome(draft: Draft, step: SearchStep, fault: FaultStatus) -> tuple[Said, str, float | None]:
+def _outcome(
+    draft: Draft, step: SearchStep, faults: Sequence[FaultStatus]
+) -> tuple[Said, str, float | None]:
     """What a trial said, why, and for how many seconds the probes were broken."""
-    if fault.failure is not None:
-        return "no answer", fault.failure.message, 0.0
-    if fault.effect != "effective":
+    for fault in sorted(faults, key=lambda each: each.failure is None):
+        if fault.failure is None and fault.effect == "effective":
+            continue
         reading = fault.reading or {}
-        return "no answer", str(reading.get("reason") or f"effect: {fault.effect}"), 0.0
+        why = str(reading.get("reason") or f"effect: {fault.effect}")
+        told = fault.failure.message if fault.failure is not None else why
+        where = f"{fault.aim.words}: " if len(faults) > 1 and fault.aim is not None else ""
+        return "no answer", f"{where}{told}", 0.0
     blind = ""
-    for spec, samples in _seen(draft, step, fault):
+    for spec, samples in _seen(draft, step, faults):
         if _broken(spec, samples):
             last = next(s for s in reversed(samples) if s.ok is False)
             bad = sum(1 for s in samples if s.ok is False)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from faultline.api.graph_status import NodeStatus
 from faultline.api.run import FaultStatus, RunStatus
+from faultline.engine.asked import whole
 from faultline.report.moments import Clock
 from faultline.report.nodes import GROUPS
 
@@ -123,13 +124,17 @@ def _node(node: NodeStatus, faults: Sequence[FaultStatus], clock: Clock, depth: 
 def _trials(node: NodeStatus, rows: list[Bar]) -> list[Bar]:
     """The faults of a search with what each was tried for; those of other nodes as they are."""
     tried = node.search.trials if node.search is not None else []
-    if len(tried) > len(rows):  # a trial without a fault: nobody knows which belongs to which
+    names = list(dict.fromkeys(whole(row.label) for row in rows))
+    if len(tried) > len(names):  # a trial without a fault: nobody knows which belongs to which
         return rows
-    told = [
-        replace(row, state=trial.outcome, kind=f"{row.kind} {trial.value}")
-        for row, trial in zip(rows, tried, strict=False)
+    of = dict(zip(names, tried, strict=False))
+    told = ((row, of.get(whole(row.label))) for row in rows)
+    return [
+        row
+        if trial is None
+        else replace(row, state=trial.outcome, kind=f"{row.kind} {trial.value}")
+        for row, trial in told
     ]
-    return [*told, *rows[len(tried) :]]
 
 
 def _fault(fault: FaultStatus, clock: Clock, depth: int) -> Bar:
