@@ -98,6 +98,38 @@ def file(tmp_path: Path) -> Path:
     return made
 
 
+def test_experiments_are_added_listed_shown_and_removed(
+    typed: Commands, file: Path, tmp_path: Path
+) -> None:
+    assert "no experiments" in typed.ok("experiments")
+    alone = tmp_path / "experiment.yaml"
+    alone.write_text(EXPERIMENT.replace("{type: string}", "{type: string, default: /tmp/x}"))
+    assert typed.ok("experiments", "add", alone) == "file-there created\n"
+    assert typed.ok("experiments", "add", alone) == "file-there unchanged\n"
+    with pytest.raises(InvalidDocument, match="holds a Calendar"):
+        typed.ok("experiments", "add", file)
+    (listed,) = typed("experiments")
+    assert (listed["name"], listed["faults"], listed["parameters"]) == (
+        "file-there", ["file.add"], ["where"],
+    )  # fmt: skip
+    assert (listed["runs"], listed["last"], listed["schedules"]) == (0, None, [])
+    shown = yaml.safe_load(typed.ok("experiments", "show", "file-there"))
+    assert shown["spec"]["faults"][0]["params"] == {"path": "${where}"}
+    made = typed("run", "file-there", "--set", f"where={tmp_path / 'made'}", "--no-report")
+    (listed,) = typed("experiments")
+    assert (listed["runs"], listed["last"]["name"]) == (1, made["metadata"]["name"])
+    assert "file-there" in typed.ok("experiments")
+    by_name = file.read_text().replace("./experiment.yaml", "file-there")
+    file.write_text(by_name)
+    typed.ok("schedule", "apply", file)
+    with pytest.raises(Refused, match="is run by nightly"):
+        typed.ok("experiments", "remove", "file-there")
+    typed.ok("schedule", "delete", "nightly")
+    assert typed.ok("experiments", "remove", "file-there") == "file-there removed\n"
+    with pytest.raises(UnknownName):
+        typed.ok("experiments", "show", "file-there")
+
+
 def test_a_schedule_is_put_into_the_store_shown_changed_and_removed(
     typed: Commands, file: Path
 ) -> None:

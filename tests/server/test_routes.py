@@ -346,3 +346,38 @@ def test_what_is_not_there_is_a_problem_too(call: Client) -> None:
     for method, path, status in (("GET", "/nothing", 404), ("PUT", "/runs", 405)):
         answer = call(method, path)
         assert (answer.status, answer.json()["code"]) == (status, "no-route")
+
+
+def test_stored_experiments_are_listed_with_their_runs_and_removed(call: Client) -> None:
+    name = f"kept-{call.where.rpartition('/')[2].replace(':', '-').replace('.', '-')}"[:40]
+    call.post("/schedules", document(name))
+    run = call.post("/runs", {"experiment": name})
+    assert until(lambda: call.get(f"/runs/{run['metadata']['name']}")["status"].get("verdict"))
+    (found,) = [each for each in call.get("/experiments")["experiments"] if each["name"] == name]
+    assert (found["runs"], found["last"]["name"]) == (1, run["metadata"]["name"])
+    assert found["faults"] == ["network.delay"]
+    assert call.get(f"/experiments/{name}")["metadata"]["name"] == name
+    schedule = {"apiVersion": "faultline.dev/v1alpha1", "kind": "Schedule",
+                "metadata": {"name": f"{name}-daily"},
+                "spec": {"when": {"cron": "0 4 * * *"}, "experiment": name}}  # fmt: skip
+    call.post("/schedules", schedule)
+    refused = call("DELETE", f"/experiments/{name}")
+    assert (refused.status, refused.json()["code"]) == (403, "refused")
+    call.delete(f"/schedules/{name}-daily")
+    assert call.delete(f"/experiments/{name}") == {"name": name}
+    assert call("GET", f"/experiments/{name}").status == 404
+
+
+def test_an_ended_run_is_replayed(call: Client) -> None:
+    first = call.post("/runs", document())
+    name = first["metadata"]["name"]
+    until(lambda: call.get(f"/runs/{name}")["status"].get("verdict"))
+    answer = call("POST", f"/runs/{name}/replay", {"seed": 7})
+    assert answer.status == 201, answer.body
+    made = answer.json()
+    assert answer.headers["location"] == f"/v1/runs/{made['metadata']['name']}"
+    assert made["metadata"]["labels"]["replay-of"] == name
+    assert made["spec"]["seed"] == 7
+    assert made["spec"]["resolved"] == call.get(f"/runs/{name}")["spec"]["resolved"]
+    assert until(lambda: call.get(f"/runs/{made['metadata']['name']}")["status"].get("verdict"))
+    assert call("POST", "/runs/nobody/replay").status == 404

@@ -4,7 +4,6 @@ fail, or at the value that a search found to be borne.
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +48,7 @@ def replay(
 
     The file of the experiment is not read. The exit status is that of the new run's verdict.
     """
-    from faultline.engine import repeating, replaying, wiring
+    from faultline.engine import replaying, replays
 
     wishes = replaying.Wishes(
         timings=wanted["measured"], targets=not retarget, answers=wanted["answers"],
@@ -57,11 +56,10 @@ def replay(
     )  # fmt: skip
     with experiments.opened() as kept:
         old = kept.get(name)
-        spec = replaying.spec_of(old, wishes, partial(_if_kept, kept), _user())
-        wiring.check_targets(old.model_copy(update={"spec": spec}))
+        made = replays.replay(kept, old, wishes, _user())
         if old.spec.seed is None and wishes.seed is None and form == "table":
-            output.say(f"{name} has no seed: what this run chooses is drawn anew, from {spec.seed}")
-        made = _made(kept, old, repeating.REPLAY, spec)
+            seed = made.spec.seed
+            output.say(f"{name} has no seed: what this run chooses is drawn anew, from {seed}")
         return experiments.drive(kept, made.metadata.name, target, form, no_report=no_report)
 
 
@@ -138,13 +136,6 @@ def regression(name: str, node: str, target: Path | None) -> int:
     return 0
 
 
-def _if_kept(kept: Runs, name: str) -> Run | None:
-    from faultline.stores.model import Filter
-
-    found = kept.summaries(Filter(names=(name,)), 1) if name else ()
-    return kept.get(name) if found else None
-
-
 def _document(old: Run, spec: dict[str, Any], ending: str = "") -> dict[str, Any]:
     return {
         "apiVersion": old.api_version,
@@ -166,25 +157,13 @@ def _check(old: Run, faults: list[str]) -> None:
         )
 
 
-def _made(kept: Runs, old: Run, label: str, spec: Any) -> Run:
-    import secrets
-
-    from faultline.api.model import Metadata
-    from faultline.api.run import Run
-
-    kept.check_halt()
-    labels = {**old.metadata.labels, label: old.metadata.name}
-    called = f"{spec.experiment[:200]}-{secrets.token_hex(4)}"
-    return kept.store.create(Run(metadata=Metadata(name=called, labels=labels), spec=spec))
-
-
 def _tried(kept: Runs, old: Run, faults: tuple[str, ...]) -> Run:
     """A run of these faults alone, carried out to its end."""
-    from faultline.engine import repeating
+    from faultline.engine import repeating, replays
 
     spec = repeating.spec_of(old, _user())
     smaller = repeating.with_only(spec.resolved, faults)
-    made = _made(kept, old, repeating.SHRINK, spec.model_copy(update={"resolved": smaller}))
+    made = replays.made(kept, old, repeating.SHRINK, spec.model_copy(update={"resolved": smaller}))
     return kept.driver(made.metadata.name).drive()
 
 

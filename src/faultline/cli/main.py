@@ -41,6 +41,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "conformance": ("conformance:conformance", "Check a plug-in of yours: its manifest, for real."),
     "demo": ("demo:demo", "Run a real experiment on this machine, in namespaces of its own."),
     "run": ("experiments:run", "Run an experiment and judge it."),
+    "experiments": ("kept:experiments", "List, add and remove the experiments of the store."),
     "runs": ("history:runs", "List the runs of experiments, prune them, put them into files."),
     "signal": ("signals:signal", "Report to a run: found, located, fixed."),
     "report": ("reporting:report", "Write, print or send the report of a run."),

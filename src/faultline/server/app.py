@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from faultline import __version__
 from faultline.api import document
 from faultline.errors import FaultlineError, InvalidDocument
-from faultline.server import about, events, faults, halts, runs, schedules
+from faultline.server import about, events, experiments, faults, halts, runs, schedules
 from faultline.server.bodies import DOCUMENTED
 from faultline.server.host import Host
 from faultline.server.problems import MEDIA, NoRoute, Problem
@@ -64,7 +64,7 @@ def application(host: Host) -> FastAPI:
         redirect_slashes=False, responses={"4XX": _PROBLEM, "5XX": _PROBLEM},
     )  # fmt: skip
     app.state.host = host
-    for module in (faults, runs, schedules, halts, events, about):
+    for module in (faults, runs, experiments, schedules, halts, events, about):
         app.include_router(module.routes(host), prefix="/v1")
     app.exception_handlers.update(
         {
