@@ -132,6 +132,10 @@ def apply(client: Client, change: Change, fault: str) -> str:
             case "load":
                 return loads.begin(client, change, fault)
     except ApiError as error:
+        if error.reason == "Conflict" and change.do in ("delete", "evict"):
+            now = back.found(client, change)
+            if now is None or str(metadata(now).get("uid")) != change.uid:
+                raise TargetGone(f"{change.words} is another one now") from error
         raise _translated(error, change) from error
 
 

@@ -9,7 +9,7 @@ from tests.kube.objects import crds
 from tests.kube.objects.targets import essence, make
 from tests.kube.objects.test_conformance import ALLOWED, CASES, LASTS, OTHER_KINDS
 from tests.kube.operator.conftest import FAULTS, HOSTS, SPACES, Bench, until
-from tests.kube.operator.test_objects import bench as bench
+from tests.kube.operator.test_objects import bench
 
 from faultline.kubeapi.model import ApiError, Object, metadata
 from faultline.kubefaults import carrying
@@ -18,6 +18,7 @@ from faultline.kubefaults.notes import OWNER
 from faultline.operator.hosts import OBJECTS
 
 pytestmark = pytest.mark.needs_apiserver
+__all__ = ["bench"]
 
 LOADS: list[tuple[str, dict[str, Any], str]] = [
     ("namespace.clutter", {"count": 5}, "Namespace"),
