@@ -69,6 +69,12 @@ class Orders:
         with Injector(self.state) as injector:
             return _measured(injector, asked["uid"])
 
+    def readdress(self, asked: Document, _tell: Tell) -> Document:
+        """Have a fault that is in place go by other addresses."""
+        with Injector(self.state) as injector:
+            injector.readdress(asked["uid"], asked["order"])
+            return {"found": [found(injector.get(asked["uid"]))]}
+
 
 def _check_enabled(fault: str) -> None:
     """Raise Refused if agents of this cluster do not carry it out."""
@@ -78,12 +84,6 @@ def _check_enabled(fault: str) -> None:
             f"agents of this cluster do not carry out {fault}",
             hint=f"they carry out {', '.join(enabled)}: the setting agent.faults",
         )
-
-    def readdress(self, asked: Document, _tell: Tell) -> Document:
-        """Have a fault that is in place go by other addresses."""
-        with Injector(self.state) as injector:
-            injector.readdress(asked["uid"], asked["order"])
-            return {"found": [found(injector.get(asked["uid"]))]}
 
 
 def _measured(injector: Injector, uid: str) -> Document:
