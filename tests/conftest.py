@@ -22,6 +22,7 @@ from pathlib import Path
 import pytest
 from tests.kube.programs import program
 
+from faultline.changes import store
 from faultline.kernel import procfs, syscalls
 from faultline.testing import plugin, residue, sampling
 
@@ -237,10 +238,22 @@ def _of_this_run() -> list[procfs.Process]:
     return procfs.find_by_environment(SUITE, os.environ[SUITE])
 
 
+def _run_folders() -> dict[Path, Path]:
+    """The folders in memory of all stores of this user, and which store each belongs to."""
+    files = store.memory_folder().glob("*/whose")
+    return {file.parent: Path(os.fsdecode(file.read_bytes())) for file in files}
+
+
 @pytest.fixture(scope="session", autouse=True)
-def _own_state() -> Iterator[None]:
-    """No test ever uses the machine's own journal: each run has a store of its own."""
-    before = os.environ.get("FAULTLINE_STATE")
+def _own_state(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """No test ever uses the machine's own journal: each run has a store of its own.
+
+    A store that was thrown away leaves no folder in memory. Those in folders of the tests' own stay
+    for whoever looks why a test failed, but for what they have in memory.
+    """
+    before, stores = os.environ.get("FAULTLINE_STATE"), _run_folders()
     folder = tempfile.mkdtemp(prefix="faultline-suite-")
     os.environ["FAULTLINE_STATE"] = folder
     yield
@@ -249,6 +262,13 @@ def _own_state() -> Iterator[None]:
         if time.monotonic() > until:
             pytest.fail(f"keepers that hold nothing did not end: {keepers}", pytrace=False)
         time.sleep(0.1)
+    left = {run: state for run, state in _run_folders().items() if run not in stores}
+    ours = (tmp_path_factory.getbasetemp(), Path(folder))
+    for run, state in left.items():
+        if any(state.is_relative_to(each) for each in ours):
+            shutil.rmtree(run, ignore_errors=True)
+        elif not (_shared(request) or state.exists()):
+            pytest.fail(f"the store {state} is gone, and {run} is left of it", pytrace=False)
     shutil.rmtree(folder)
     if before is None:
         del os.environ["FAULTLINE_STATE"]
@@ -290,13 +310,19 @@ def _no_busy_thread(request: pytest.FixtureRequest) -> Iterator[None]:
         pytest.fail(f"{name} left busy threads:\n" + "\n".join(busy), pytrace=False)
 
 
+def _shared(request: pytest.FixtureRequest) -> bool:
+    """Whether others change the machine meanwhile, or other workers of this run."""
+    told: bool = request.config.getoption("--no-residue")
+    return told or "PYTEST_XDIST_WORKER" in os.environ
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _no_residue(request: pytest.FixtureRequest) -> Iterator[None]:
     """The machine is the same before and after each module; a difference names the module.
 
     Not with parallel workers: each would see what the others are doing.
     """
-    if request.config.getoption("--no-residue") or "PYTEST_XDIST_WORKER" in os.environ:
+    if _shared(request):
         yield
         return
     folders = WATCHED  # a test's own scratch folder goes as a whole; it looks there itself

@@ -24,6 +24,7 @@ from typing import Any
 from faultline.changes import catalogue, launch, watch, wire
 from faultline.changes.book import Armed, Undoer, arm, over, postpone, settled
 from faultline.changes.journal import Journal
+from faultline.changes.leaving import forget_thrown_away
 from faultline.changes.leftover import elsewhere, left_over
 from faultline.changes.model import Record, State
 from faultline.changes.settling import say, settle, spare_from_oom
@@ -369,3 +370,5 @@ def main() -> None:
     syscalls.set_name(f"fl-keeper-{role}")
     spare_from_oom()
     Keeper(store, role, listener).run()
+    os.close(claim)
+    forget_thrown_away(store)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,9 +16,10 @@ import pytest
 from lifeground import SECOND, SOURCE, Ground, keepers_of, kill, record, until
 
 import faultline
-from faultline.changes import keepers, undo, wire
+from faultline.changes import keepers, leaving, undo, wire
 from faultline.changes.journal import Journal
 from faultline.changes.model import Change, End, State, Step
+from faultline.changes.store import open_store
 from faultline.errors import NotRecorded
 from faultline.injection import registry
 from faultline.kernel import clock, procfs
@@ -151,6 +153,23 @@ def test_idle_keepers_end_and_leave_no_socket(ground: Ground) -> None:
     assert sorted(keepers_of(ground.store)) == ["a", "b"]
     assert until(lambda: not keepers_of(ground.store), 20.0)
     assert not ground.store.socket("a").exists()
+
+
+def test_with_a_store_that_was_thrown_away_its_folder_in_memory_goes_too(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "state")
+    keepers.wake(store)
+    assert keepers_of(store)
+    (store.run / "marks").mkdir()
+    note = store.run / "marks" / "one"
+    note.touch()
+    shutil.rmtree(store.state)
+    leaving.forget_thrown_away(store)
+    assert store.run.exists(), "it holds a note about a change"
+    note.unlink()
+    leaving.forget_thrown_away(store)
+    assert store.run.exists(), "keepers hold their locks in it"
+    keepers.dismiss(store)
+    assert until(lambda: not list(store.run.parent.glob(f"{store.run.name}*")))
 
 
 def test_a_tied_fault_ends_with_the_process_that_made_it(ground: Ground) -> None:
