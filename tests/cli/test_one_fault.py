@@ -72,6 +72,14 @@ def test_a_saved_plan_is_applied_once(cli: Cli, tmp_path: Path) -> None:
 
 
 @pytest.mark.both_kernels
+def test_what_is_left_to_chance_is_drawn_from_the_seed_that_is_given(cli: Cli) -> None:
+    words = ("plan", "network", "delay", "-i", "lo", "-l", "20ms", "--format", "json")
+    assert json.loads(cli.ok(*words, "--seed", "4711"))["seed"] == 4711
+    drawn = {json.loads(cli.ok(*words))["seed"] for _ in range(2)}
+    assert len(drawn) == 2
+    assert cli("plan", "network", "delay", "-l", "1s", "--seed", "-1").code == 2
+
+
 def test_a_plan_is_refused_when_the_world_has_moved(cli: Cli, tmp_path: Path) -> None:
     file = tmp_path / "plan.json"
     cli.ok("plan", "network", "loss", "-i", "lo", "-p", "50%", "-o", file)

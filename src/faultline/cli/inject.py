@@ -100,6 +100,10 @@ def _common(verb: str) -> list[click.Parameter]:
             ["--allow", "fault_allow"], multiple=True, help="Override the guard of this name."
         ),
         click.Option(["--creator", "fault_creator"], help="Who asks; else your user name."),
+        click.Option(
+            ["--seed", "fault_seed"], type=click.IntRange(0, 2**53 - 1), metavar="NUMBER",
+            help="What it leaves to chance is drawn from this; else from a number drawn now.",
+        ),
         click.Option(["--format", "form"], **output.FORMAT),
     ]  # fmt: skip
     if verb == "plan":
@@ -126,6 +130,7 @@ def _order(fault_id: str, values: dict[str, Any]) -> Order:
         uid=values.pop("fault_uid") or "",
         allow=frozenset(values.pop("fault_allow")),
         creator=values.pop("fault_creator") or "",
+        seed=values.pop("fault_seed"),
         target=target.taken(values),
         params=options.given(values),
     )
