@@ -58,7 +58,7 @@ def of_file(path: Path) -> list[Wish]:
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
     found: list[Wish] = []
-    for data in parse_all(written, str(path)):
+    for data in parse_all(written, str(path)) if written.strip() else ():
         name = str(cast("dict[str, Any]", data.get("metadata") or {}).get("name") or "")
         if data.get("kind") != "Fault" or not name:
             raise UsageError(f"{path}: expected documents of kind Fault, each with a name")
