@@ -178,6 +178,8 @@ def reach(spec: AimedFaultSpec, namespace: str) -> Reach:
         return Reach()
     if selector.nodes is not None:
         return Reach(nodes=True, criteria=selector.nodes)
+    if selector.control_plane is not None:  # in pods or as processes of any node
+        return Reach(("kube-system",), nodes=True)
     if selector.objects is not None:
         return _of_criteria(selector.objects, namespace)
     if selector.pods is not None:
