@@ -49,7 +49,7 @@ def _plan(
     from faultline.cli.operator import connection
     from faultline.errors import UsageError
     from faultline.kubeapi.client import Client
-    from faultline.operator import looking, peers, planning, resolving, views
+    from faultline.operator import looking, peers, planning, previewing, resolving, views
 
     data = parse(file.read_text(), str(file))
     if data.get("kind") != "Fault":
@@ -64,25 +64,39 @@ def _plan(
         told: Any = data.get("metadata") or {}
         space = str(told.get("namespace") or namespace or rest.namespace)
         selector = resolving.selector_of(spec)
-        seen = looking.look(client, own, selector, space, peers.needs(spec, space))
-    made = planning.plan(spec, space, seed, seen)
+        more = peers.needs(spec, space) | ({"owners"} if selector.objects is not None else set())
+        seen = looking.look(client, own, selector, space, more)
+        previews = previewing.Previews(client, spec)
+        made = planning.plan(spec, space, seed, seen, previews.of)
     if form != "table":
         output.emit(made.to_json(), form)
         return 0
-    _show(made)
+    show(made)
     if selector.how != "all" and not selector.seed:
         click.echo("who is hit is drawn anew when it is applied, unless it names a seed")
     return 0
 
 
-def _show(made: ClusterPlan) -> None:
+def show(made: ClusterPlan) -> None:
+    """The plan for people."""
+    from faultline.operator.hosts import OBJECTS
+
     output.say(output.harmless(f"{made.fault} for {made.duration}: {made.text}"), bold=True)
     for node in made.nodes:
+        by_api = node.name == OBJECTS
         state = "its agent answers" if node.works else f"not possible here: {node.why}"
-        output.field(node.name, output.harmless(f"{state}; {node.others} other pods on it"))
+        if by_api:
+            output.field("by", "the operator, over the API server alone")
+        else:
+            output.field(node.name, output.harmless(f"{state}; {node.others} other pods on it"))
         for each in node.targets:
             inside = f", {each.container} {each.container_id[:12]}" if each.container else ""
             output.field("  target", output.harmless(f"{each.words} (uid {each.uid}{inside})"))
+            for done, undone in each.changes:
+                output.field("    change", output.harmless(done))
+                output.field("    undo", output.harmless(undone))
+            if each.why:
+                output.field("    refused", output.harmless(each.why))
         for name in node.share:
             output.field("  with it", output.harmless(f"{name}: it shares the network"))
     for budget in made.budgets:

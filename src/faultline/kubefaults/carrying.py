@@ -89,6 +89,12 @@ class Carrier:
         about = {"owner": order.owner, "until": round(now + order.seconds, 1) if now else 0.0}
         return [replace(each, extra={**each.extra, "about": about}) for each in planned]
 
+    def demands(self, order: Order, changes: Sequence[Change]) -> list[Right]:
+        """What whoever asks for it must be allowed to do themselves."""
+        fault = registry.get(order.fault)
+        params = fault.params_type().model_validate(order.params)
+        return fault.demands(self._view(order), self._target(order), params, changes)
+
     def _view(self, order: Order) -> View:
         # From the uid: planned twice, it is the same.
         chance = random.Random(order.uid)

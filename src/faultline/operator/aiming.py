@@ -5,7 +5,7 @@ from __future__ import annotations
 from faultline.api.selector import Selector
 from faultline.api.target import TargetSpec
 from faultline.api.targets import AimedFaultSpec
-from faultline.errors import InvalidParameter
+from faultline.errors import FaultlineError, InvalidParameter
 from faultline.kubefaults import registry
 
 
@@ -72,3 +72,8 @@ def checked(spec: AimedFaultSpec, selector: Selector) -> None:
 def _way(kind: str) -> str:
     """What of a selector finds this kind."""
     return {"Pod": "pods", "Node": "nodes"}.get(kind, "objects")
+
+
+def complaint(error: FaultlineError) -> str:
+    """An error in one sentence."""
+    return f"{error.message}; {error.hint}" if error.hint else error.message

@@ -10,6 +10,7 @@ from typing import Any, cast
 from faultline.api.selector import Selector
 from faultline.kubeapi.client import Client
 from faultline.kubeapi.model import ApiError, Object, metadata
+from faultline.kubefaults.rights import Right
 from faultline.operator import resolving
 from faultline.operator.caches import NAMESPACES, NODES, PODS
 from faultline.operator.cluster import Cluster, is_protected, moment, node_of, pod_of
@@ -56,7 +57,8 @@ def look(
     components = {name: host.components for name, host in hosts.items()}
     made = replace(made, serving=extras.serving, components=components, services=extras.services)
     halted = "; ".join(halts) if halts else None
-    return Look(made, hosts, halted, _budgets(client), _allowed(client, namespace))
+    create = Right("create", FAULTS.plural, FAULTS.group, namespace=namespace)
+    return Look(made, hosts, halted, _budgets(client), may(client, create))
 
 
 def _hosts(client: Client, own: str) -> dict[str, HostView]:
@@ -83,17 +85,17 @@ def _budgets(client: Client) -> tuple[Object, ...]:
         raise
 
 
-def _allowed(client: Client, namespace: str) -> bool | None:
+def may(client: Client, right: Right) -> bool | None:
+    """Whether whoever asks has this right; None if it was not told. Raises ApiError."""
+    where = {
+        "namespace": right.namespace, "verb": right.verb, "group": right.group,
+        "resource": right.resource, "subresource": right.part, "name": right.name,
+    }  # fmt: skip
     asked: dict[str, Any] = {
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SelfSubjectAccessReview",
-        "spec": {
-            "resourceAttributes": {
-                "namespace": namespace, "verb": "create", "group": FAULTS.group,
-                "resource": FAULTS.plural,
-            }
-        },
-    }  # fmt: skip
+        "spec": {"resourceAttributes": {key: value for key, value in where.items() if value}},
+    }
     path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
     try:
         told = client.rest.request("POST", path, None, asked).json()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
@@ -9,7 +10,9 @@ from faultline.api.targets import AimedFaultSpec
 from faultline.kubeapi.model import Object, metadata
 from faultline.operator import control_plane, peers, resolving
 from faultline.operator.cluster import Pod
+from faultline.operator.hosts import OBJECTS
 from faultline.operator.looking import Look, covers
+from faultline.operator.previewing import Preview, touched
 from faultline.operator.protection import SHARED
 
 
@@ -21,6 +24,8 @@ class Target:
     uid: str = ""
     container: str = ""
     container_id: str = ""
+    changes: tuple[tuple[str, str], ...] = ()  # of objects: what is done, and how it is undone
+    why: str = ""  # it would be refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +68,13 @@ class ClusterPlan:
         return asdict(self)
 
 
-def plan(spec: AimedFaultSpec, namespace: str, seed: str, seen: Look) -> ClusterPlan:
-    """What it would do now; raises what `resolving.resolve` raises."""
+def plan(
+    spec: AimedFaultSpec, namespace: str, seed: str, seen: Look,
+    preview: Callable[[resolving.Aim], Preview] = lambda _: Preview(),
+) -> ClusterPlan:  # fmt: skip
+    """What it would do now; `preview` looks up what is done to an object. Raises what
+    `resolving.resolve` raises.
+    """
     found = resolving.resolve(spec, namespace, seed, seen.cluster)
     others = peers.begun(spec, namespace, seen.cluster)
     by_node: dict[str, list[resolving.Aim]] = {}
@@ -72,16 +82,34 @@ def plan(spec: AimedFaultSpec, namespace: str, seed: str, seen: Look) -> Cluster
         by_node.setdefault(aim.host, []).append(aim)
     chosen = {aim.pod.uid for aim in found.aims if aim.pod is not None}
     pods = {pod.identity: pod for pod in seen.cluster.pods.values()}
+    previews = {aim.key: preview(aim) for aim in by_node.get(OBJECTS, ())}
     nodes = tuple(
-        _node(name, aims, spec, seen, chosen, pods) for name, aims in sorted(by_node.items())
+        _objects(aims, previews) if name == OBJECTS else _node(name, aims, spec, seen, chosen, pods)
+        for name, aims in sorted(by_node.items())
     )
-    budgets = _budgets([pods[uid] for uid in chosen if uid in pods], seen.budgets)
+    away = [pods[uid] for uid in chosen if uid in pods]
+    for aim in by_node.get(OBJECTS, ()):
+        hit = touched(aim, previews[aim.key], seen.cluster)
+        away += [seen.cluster.pods[uid] for uid in hit if uid in seen.cluster.pods]
+    budgets = _budgets(away, seen.budgets)
+    denied = {right for each in previews.values() for right in each.denied}
     return ClusterPlan(
         spec.fault, str(spec.duration),
         f"{found.text}; {others.text}" if others is not None else found.text, nodes,
         tuple(each.key for each in found.rest), dict(found.spared), budgets,
-        (*_warnings(namespace, seen, nodes, budgets), *_lasting(found, spec, seen)),
+        (*_warnings(namespace, seen, nodes, budgets), *_lasting(found, spec, seen),
+         *(f"you may not {each} yourself" for each in sorted(denied))),
     )  # fmt: skip
+
+
+def _objects(aims: list[resolving.Aim], previews: Mapping[str, Preview]) -> Node:
+    """What is done over the API server: no node has to bear it."""
+    found = [(aim, previews[aim.key]) for aim in aims]
+    targets = tuple(
+        Target(aim.words, aim.key, changes=each.changes, why=each.why) for aim, each in found
+    )
+    why = next((f"{aim.words}: {each.why}" for aim, each in found if each.why), "")
+    return Node(OBJECTS, targets, not why, why)
 
 
 def _node(

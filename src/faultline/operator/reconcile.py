@@ -19,7 +19,7 @@ from faultline.api.fault import FaultPhase, FaultResourceStatus
 from faultline.api.host import Desired
 from faultline.api.targets import AimedFaultSpec
 from faultline.errors import Bug, FaultlineError
-from faultline.operator import conditions, control_plane, living, peers, resolving, tally
+from faultline.operator import aiming, conditions, control_plane, living, peers, resolving, tally
 from faultline.operator.hosts import OBJECTS
 from faultline.operator.model import (
     FORGET,
@@ -80,7 +80,7 @@ def _begin(fault: FaultView, facts: Facts) -> Decision:
         others = peers.begun(fault.spec, fault.namespace, facts.cluster)
     except FaultlineError as error:
         reason = "NothingFits" if error.code == "target-gone" else "Invalid"
-        return _refused(fault, facts, resolving.complaint(error), reason)
+        return _refused(fault, facts, aiming.complaint(error), reason)
     if not fault.finalizer:
         return Decision(fault.status, {}, finalizer=True)
     status = conditions.copied(fault.status)

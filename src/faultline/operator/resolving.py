@@ -17,7 +17,7 @@ from faultline.api.selector import PodSelector, Selector
 from faultline.api.selector_cluster import ControlPlaneSelector, NodeSelector, ObjectSelector
 from faultline.api.target import TargetSpec
 from faultline.api.targets import AimedFaultSpec
-from faultline.errors import FaultlineError, InvalidParameter, Refused, TargetGone
+from faultline.errors import InvalidParameter, Refused, TargetGone
 from faultline.operator import control_plane, matching, plugins, protection
 from faultline.operator.aiming import checked, is_of_objects, selector_of
 from faultline.operator.cluster import Cluster, Node, Owner, Pod, Running
@@ -198,7 +198,8 @@ def candidates(spec: AimedFaultSpec, selector: Selector, namespace: str, cluster
     if selector.control_plane is not None:
         return _of_control_plane(selector.control_plane, spec, selector, cluster)
     raise InvalidParameter(
-        f"spec.selector.{selector.kind}", None,
+        f"spec.selector.{selector.kind}",
+        None,
         "pods, nodes, objects, controlPlane or plugin: this is a cluster",
     )
 
@@ -346,8 +347,3 @@ def _node_group(node: Node, selector: Selector) -> str:
 
 def _excluded(selector: Selector, *names: str) -> bool:
     return bool(selector.exclude) and matching.fits_any(selector.exclude, *names)
-
-
-def complaint(error: FaultlineError) -> str:
-    """An error in one sentence."""
-    return f"{error.message}; {error.hint}" if error.hint else error.message
