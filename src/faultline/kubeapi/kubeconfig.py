@@ -13,7 +13,7 @@ import subprocess
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from faultline.errors import Unsupported
 from faultline.kubeapi.model import (
@@ -57,7 +57,7 @@ def _plain(adapter: Any, config: Any) -> Any:
 
 
 def _unlimited(adapter: Any, config: Any) -> Any:
-    http: Any = vars(adapter)["httpx"]
+    http = cast(Any, vars(adapter)["httpx"])
     told = adapter.ConnectionParams(timeout=http.Timeout(10.0, read=None, pool=None))
     limits = http.Limits(max_connections=None, max_keepalive_connections=50)
     return http.AsyncClient(**told.httpx_params(config), limits=limits)

@@ -276,7 +276,7 @@ def _measured(shown: list[FaultView], views: Mapping[str, HostView]) -> Iterator
                 *OF_FAULT, "stat",
             ))  # fmt: skip
             for stat, value in zip(("min", "median", "max"), found.measured, strict=True):
-                told = dict(zip((*OF_FAULT, "stat"), (*labels, stat), strict=True))
+                told: dict[str, str] = dict(zip((*OF_FAULT, "stat"), (*labels, stat), strict=True))
                 one.add_sample(one.name, told, value)
     yield from made.values()
 

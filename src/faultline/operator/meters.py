@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from time import monotonic
 from typing import Final
@@ -71,7 +71,7 @@ class Meters:
             self.waited += seconds
 
     @contextmanager
-    def request(self, verb: str) -> Iterator[list[int]]:
+    def request(self, verb: str) -> Generator[list[int]]:
         """Count one request; the block puts the code of the answer into the list."""
         begun, codes = monotonic(), list[int]()
         try:

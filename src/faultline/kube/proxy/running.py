@@ -244,7 +244,7 @@ def _write_kubeconfig(file: Path, url: str, authority: Path | None, namespace: s
         data = base64.b64encode(authority.read_bytes()).decode()
         cluster["certificate-authority-data"] = data
     name = "faultline-proxy"
-    told = {
+    told: dict[str, Any] = {
         "apiVersion": "v1", "kind": "Config", "current-context": name,
         "clusters": [{"name": name, "cluster": cluster}],
         "users": [{"name": name, "user": {}}],

@@ -59,7 +59,7 @@ class Proxy:
         while True:
             self.faults.tick()
             if self.faults.on(Stale):
-                with suppress(self._upstream.failures):
+                with suppress(*self._upstream.failures):
                     query = {"limit": "1"}
                     found = await self._upstream.client.get("/api/v1/namespaces", params=query)
                     if found.status_code == 200:
@@ -173,7 +173,7 @@ class Proxy:
             return made
 
     async def _lines(self, found: Any) -> AsyncIterator[bytes]:
-        with suppress(self._upstream.failures):
+        with suppress(*self._upstream.failures):
             async for line in found.aiter_lines():
                 if line:
                     yield line.encode()

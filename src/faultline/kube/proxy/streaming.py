@@ -171,7 +171,7 @@ def _version(line: bytes) -> int | None:
 
 
 def _expired() -> bytes:
-    status = {
+    status: dict[str, Any] = {
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
         "message": "too old resource version (a fault of Faultline)", "reason": "Expired",
         "code": 410,
