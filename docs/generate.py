@@ -19,10 +19,10 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import click
 import yaml
-from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 import faultline
+from faultline.api.explaining import Explained
 from faultline.api.kinds import KINDS
 from faultline.api.model import API_VERSION
 from faultline.api.quantities import Flag, Quantity
@@ -285,9 +285,9 @@ def command_page() -> str:
 # --------------------------------------------------------------------------------------- documents
 
 
-def models_in(kind: Any) -> Iterator[type[BaseModel]]:
+def models_in(kind: Any) -> Iterator[type[Explained]]:
     """The models that an annotation names, in order."""
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
+    if isinstance(kind, type) and issubclass(kind, Explained):
         yield kind
     for argument in get_args(kind):
         yield from models_in(argument)
@@ -315,9 +315,9 @@ def type_name(kind: Any, metadata: Iterable[Any] = ()) -> str:
     return PLAIN.get(kind) or str(getattr(kind, "__name__", ""))
 
 
-def model_section(model: type[BaseModel], level: str = "##") -> str:
+def model_section(model: type[Explained], level: str = "##") -> str:
     rows: list[tuple[str, ...]] = []
-    for name, field in model.model_fields.items():
+    for name, field in model.explained().items():
         value = "" if field.default_factory is not None else field.default
         rows.append(
             (
@@ -332,8 +332,8 @@ def model_section(model: type[BaseModel], level: str = "##") -> str:
 
 
 def document_page() -> str:
-    seen: dict[type[BaseModel], None] = {}
-    todo: list[type[BaseModel]] = [KINDS[name] for name in KINDS]
+    seen: dict[type[Explained], None] = {}
+    todo: list[type[Explained]] = [KINDS[name] for name in KINDS]
     while todo:
         model = todo.pop(0)
         if model not in seen:

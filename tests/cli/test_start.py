@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 from tests.cli.command import Cli
+from tests.stores import histories
+
+from faultline.stores.opening import open_store
 
 HEAVY = {"pydantic", "pydantic_core", "yaml", "rich", "aiohttp", "jinja2", "celpy", "hdrh"}
 # What `faultline query` needs of ours when no fault is open. Additions are paid for at every call.
@@ -40,6 +43,15 @@ def test_query_imports_no_more_than_it_needs(typed: Cli) -> None:
     assert {name for name in found if name.partition(".")[0] == "faultline"} <= QUERY
     assert not heavy(found)
     assert not found & LATER
+
+
+def test_a_report_loads_nothing_of_what_carries_runs_out(typed: Cli) -> None:
+    with open_store(None, typed.state) as store:
+        store.create(histories.run("one", 0, 3))
+    found = loaded(typed, "report", "one")
+    assert "faultline.report.render" in found
+    ours = {"faultline.engine.driver", "faultline.engine.runs", "faultline.injection.injector"}
+    assert not found & {*ours, "http.client", "ssl", "faultline.traffic.run"}
 
 
 def test_looking_and_recovering_load_no_models(typed: Cli, tmp_path: Path) -> None:

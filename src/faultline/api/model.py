@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
+from pydantic import ConfigDict, Field, GetJsonSchemaHandler, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
+
+from faultline.api.explaining import Explained, described
 
 API_VERSION = "faultline.dev/v1alpha1"
 
@@ -26,7 +28,7 @@ NodeName = Annotated[str, Field(pattern=_NAME[:-1] + r"(\.[0-9]+)*$", min_length
 a loop have their number behind a dot."""
 
 
-class Model(BaseModel):
+class Model(Explained):
     """Part of a document that a person writes: strict, frozen, unknown fields refused."""
 
     model_config = ConfigDict(
@@ -37,7 +39,8 @@ class Model(BaseModel):
         validate_by_name=True,
         validate_by_alias=True,
         serialize_by_alias=True,
-        use_attribute_docstrings=True,
+        json_schema_extra=described,
+        defer_build=True,  # there are hundreds of them, and no command needs more than a few
         validate_default=True,
         ser_json_inf_nan="constants",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import cache
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
@@ -276,10 +277,14 @@ class ChildSpec(Model):
 
 ENGINE, OPERATOR = "engine", "operator"
 """The label that says who carries out a run, where that is not anybody's: the operator."""
-NOT_YET = ExperimentSpec(title="-", hypothesis=Hypothesis(text="", probes=["none"])).model_copy(
-    update={"title": "", "hypothesis": Hypothesis.model_construct(text="", probes=[])}
-)
-"""What stands in a run until it is known what is executed."""
+
+
+@cache
+def _not_yet() -> ExperimentSpec:
+    """What stands in a run until it is known what is executed."""
+    made = ExperimentSpec(title="-", hypothesis=Hypothesis(text="", probes=["none"]))
+    nothing = {"title": "", "hypothesis": Hypothesis.model_construct(text="", probes=[])}
+    return made.model_copy(update=nothing)
 
 
 class RunSpec(Model):
@@ -287,7 +292,7 @@ class RunSpec(Model):
 
     experiment: str
     """The name of the experiment."""
-    resolved: ExperimentSpec = Field(default_factory=lambda: NOT_YET)
+    resolved: ExperimentSpec = Field(default_factory=_not_yet)
     """The experiment, complete. Without it, in a cluster, the operator fills in that of the
     experiment of this name and namespace."""
     parameters: dict[str, Any] = Field(default_factory=dict[str, Any])

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from faultline.cli.experiments import opened, run_names
-from faultline.cli.session import write
+from faultline.cli import ahead
+from faultline.cli.experiments import run_names
+from faultline.cli.session import state_folder, store_place, write
 from faultline.errors import Unsupported, UsageError
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ def report(name: str | None, target: Path | None, kind: str | None, **more: Any)
     kind = kind or (_ENDINGS.get(target.suffix, "html") if target else "text")
     wanted = _Wanted(kind, more["to"] or "", _headers(more), more["dashboard"], more["panel"])
     _check(wanted, target, more)
-    done, earlier = _runs(name, more["earlier"], alone=more["no_compare"] or kind in SENT)
+    with ahead.no_plugins():
+        done, earlier = _runs(name, more["earlier"], alone=more["no_compare"] or kind in SENT)
     if wanted.to:
         click.echo(_send(done, wanted))
         return 0
@@ -106,39 +108,70 @@ def _headers(more: dict[str, Any]) -> dict[str, str]:
 
 
 def _runs(name: str | None, earlier: str | None, *, alone: bool) -> tuple[Run, Run | None]:
-    """The run, and the one that it is compared with."""
-    from faultline.report.compare import previous
+    """The run, and the one that it is compared with. Nothing of the engine is loaded for it."""
+    from faultline.stores.opening import open_store
 
-    with opened() as kept:
-        latest = kept.summaries(limit=1)
+    with open_store(store_place(), state_folder()) as store:
+        latest = store.summaries("Run", limit=1)
         if not name and not latest:
             raise UsageError("there are no runs", hint="make one: faultline run FILE")
-        done = kept.get(name or latest[0].name)
+        from faultline.api.run import Run
+        from faultline.report.compare import previous
+
+        done = store.get(Run, name or latest[0].name)
         if earlier:
-            return done, kept.get(earlier)
-        return done, None if alone else previous(kept.store, done)
+            return done, store.get(Run, earlier)
+        return done, None if alone else previous(store, done)
 
 
 def make(done: Run, earlier: Run | None, wanted: _Wanted) -> str:
     """The report as text; raises Unsupported where a package is missing."""
-    from faultline.report import annotations, junit, markdown, render, spans
-
-    forms: dict[str, Callable[[], str]] = {
-        "html": lambda: render.html(done, earlier),
-        "text": lambda: render.text(done, earlier),
-        "json": lambda: render.json(done),
-        "junit": lambda: junit.junit(done),
-        "markdown": lambda: markdown.markdown(done, earlier),
-        "otel": lambda: spans.otlp_json(done),
-        "grafana": lambda: annotations.to_json(done, wanted.dashboard, wanted.panel),
-    }
     try:
-        return forms[wanted.kind]()
+        return _FORMS[wanted.kind](done, earlier, wanted)
     except ImportError as error:
         raise Unsupported(
             f"the report needs {error.name}",
             hint="install it: pip install 'faultline[experiments]'",
         ) from error
+
+
+def _rendered(done: Run, earlier: Run | None, wanted: _Wanted) -> str:
+    from faultline.report import render
+
+    if wanted.kind == "json":
+        return render.json(done)
+    return render.html(done, earlier) if wanted.kind == "html" else render.text(done, earlier)
+
+
+def _junit(done: Run, _earlier: Run | None, _wanted: _Wanted) -> str:
+    from faultline.report import junit
+
+    return junit.junit(done)
+
+
+def _markdown(done: Run, earlier: Run | None, _wanted: _Wanted) -> str:
+    from faultline.report import markdown
+
+    return markdown.markdown(done, earlier)
+
+
+def _otel(done: Run, _earlier: Run | None, _wanted: _Wanted) -> str:
+    from faultline.report import spans
+
+    return spans.otlp_json(done)
+
+
+def _grafana(done: Run, _earlier: Run | None, wanted: _Wanted) -> str:
+    from faultline.report import annotations
+
+    return annotations.to_json(done, wanted.dashboard, wanted.panel)
+
+
+# Each loads what its form needs: one of them a client of HTTP, another a writer of XML.
+_FORMS: dict[str, Callable[[Run, Run | None, _Wanted], str]] = {
+    "html": _rendered, "text": _rendered, "json": _rendered, "junit": _junit,
+    "markdown": _markdown, "otel": _otel, "grafana": _grafana,
+}  # fmt: skip
 
 
 def _send(done: Run, wanted: _Wanted) -> str:
