@@ -13,6 +13,7 @@ from faultline.injection.reading import Effect, Reading
 from faultline.kubeapi.model import Object, metadata
 from faultline.kubefaults import loads, many, policy
 from faultline.kubefaults.change import Change
+from faultline.kubefaults.fields import read
 from faultline.kubefaults.model import ObjectFault, View, level
 
 _UNSCHEDULABLE = {"faultline.dev/no-node-has-this": "true"}
@@ -184,7 +185,7 @@ class NamespaceJobs(ObjectFault[JobsParams]):
 
 
 def _complete(job: Object) -> bool:
-    conditions: Any = (job.get("status") or {}).get("conditions") or []
+    conditions: Any = read(job, ("status", "conditions")) or []
     return any(each["type"] == "Complete" and each["status"] == "True" for each in conditions)
 
 

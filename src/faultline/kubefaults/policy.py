@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from faultline.errors import Refused
 from faultline.kubeapi.model import Object, metadata
@@ -39,7 +39,7 @@ def spared(each: Object) -> None:
     labels: Any = meta.get("labels") or {}
     if group == OURS or labels.get("app.kubernetes.io/part-of") == "faultline":
         raise Refused(f"a {kind} of Faultline itself is never touched")
-    if (meta.get("annotations") or {}).get(PROTECT) == "true":
+    if read(each, ("metadata", "annotations", PROTECT)) == "true":
         raise Refused(f"{kind} {meta.get('name', '')} is annotated as protected")
 
 
@@ -72,13 +72,12 @@ def _privileged(spec: Any) -> bool:
     volumes = any("hostPath" in each for each in _entries(spec, "volumes"))
     account = bool(spec.get("serviceAccountName") or spec.get("serviceAccount"))
     inside = [each for name in _CONTAINERS for each in _entries(spec, name)]
-    contexts = [each.get("securityContext") or {} for each in inside]
-    raised = any(
-        each.get("privileged") or (each.get("capabilities") or {}).get("add") for each in contexts
-    )
+    contexts: list[Any] = [each.get("securityContext") or {} for each in inside]
+    raised = any(each.get("privileged") or read(each, ("capabilities", "add")) for each in contexts)
     return host or volumes or account or raised
 
 
 def _entries(spec: Any, name: str) -> list[Any]:
-    found = spec.get(name)
-    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+    found: Any = spec.get(name)
+    every = cast("list[Any]", found) if isinstance(found, list) else []
+    return [each for each in every if isinstance(each, dict)]
