@@ -42,6 +42,12 @@ class Server:
         file.write_text(token)
         return Access(self.url, self.authority, file, namespace=namespace)
 
+    def access_by(self, secret: str, name: str) -> Access:
+        """As whoever has this token, which is kept under a name."""
+        file = self.folder / f"{name}.token"
+        file.write_text(secret)
+        return Access(self.url, self.authority, file)
+
     def client(self, token: str = ADMIN) -> Client:
         return Client(Plain(self.access(token)))
 

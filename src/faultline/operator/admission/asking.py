@@ -15,7 +15,7 @@ from faultline.kubeapi.model import Object
 from faultline.kubefaults.rights import Right
 from faultline.operator.admission.requesters import Requester
 
-KEPT = 10.0  # seconds for which an answer is remembered
+KEPT = {True: 10.0, False: 1.0}  # seconds for which a yes, or a no, is remembered
 _PATH = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
 _MOST = 5000  # answers that are remembered
 
@@ -38,7 +38,7 @@ class Reviewer:
         now = self._clock()
         with self._lock:
             known = self._known.get(key)
-            if known is not None and now - known[0] < KEPT:
+            if known is not None and now - known[0] < KEPT[known[1]]:
                 return known[1]
         told = self._client.rest.request("POST", _PATH, None, _review(who, right)).json()
         answer = bool(cast(Object, told.get("status") or {}).get("allowed"))

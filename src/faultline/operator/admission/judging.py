@@ -33,7 +33,7 @@ BEGINS = ("Fault", "Run", "Schedule", "Traffic")
 OWNERS = {"Fault": "faults", "Run": "runs", "Schedule": "schedules", "Experiment": "experiments"}
 SHOWN = 5  # namespaces and rights that a sentence names
 SAMPLES = 3  # objects of a namespace for which a fault is planned to see what it demands
-KEPT = 3.0  # seconds for which namespaces are remembered
+KEPT = 1.0  # seconds for which namespaces are remembered
 
 
 class Denied(FaultlineError):
@@ -170,8 +170,8 @@ class Judge:
         """The namespaces that are reached; raises Denied for one that is named and closed."""
         if not reach.spaces:
             return []
-        known = self.spaces()
         named = [each for each in reach.spaces if not contents.is_pattern(each)]
+        known = self.spaces(named)
         for each in named:
             why = self.policy.closed(each, known.get(each))
             if why:
@@ -184,10 +184,11 @@ class Judge:
         ]
         return list(dict.fromkeys((*named, *found)))
 
-    def spaces(self) -> dict[str, Space]:
-        """All namespaces; raises ApiError."""
+    def spaces(self, wanted: Sequence[str] = ()) -> dict[str, Space]:
+        """All namespaces, with those that are wanted if they are there; raises ApiError."""
         with self._lock:  # one asks, the others wait for its answer
-            if time.monotonic() - self._known_at >= KEPT:
+            old = time.monotonic() - self._known_at >= KEPT
+            if old or any(each not in self._known for each in wanted):
                 listed = self.client.every(NAMESPACES)
                 self._known = {str(metadata(each)["name"]): space_of(each) for each in listed}
                 self._known_at = time.monotonic()

@@ -13,6 +13,7 @@ import ssl
 import tempfile
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ class Server(ThreadingHTTPServer):
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.minimum_version = ssl.TLSVersion.TLSv1_2
         self._free = threading.BoundedSemaphore(CONNECTIONS)
+        self._open: set[socket.socket] = set()
         self._thread: threading.Thread | None = None
 
     @property
@@ -71,6 +73,9 @@ class Server(ThreadingHTTPServer):
             self.shutdown()
             self._thread.join(5)
         self.server_close()
+        for each in tuple(self._open):  # the API server keeps them, and would go on asking
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
 
     # ------------------------------------------------------------------ connections
 
@@ -98,8 +103,12 @@ class Server(ThreadingHTTPServer):
         except OSError:  # no TLS, or one who does not trust us
             return
         secured.settimeout(IDLE)
-        with secured:
-            super().finish_request(secured, client_address)
+        self._open.add(secured)
+        try:
+            with secured:
+                super().finish_request(secured, client_address)
+        finally:
+            self._open.discard(secured)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         _log.debug("a connection of %s broke", client_address, exc_info=True)
