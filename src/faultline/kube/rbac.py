@@ -24,9 +24,12 @@ def rule(group: str, resources: Iterable[str], verbs: Iterable[str]) -> Rule:
 
 OPERATOR: Final[list[Rule]] = [
     rule(HERE, ("faults", "hosts", "halts"), (*LOOK, "patch", "update")),
-    rule(HERE, ("faults/status", "halts/status"), ("patch", "update")),
+    rule(HERE, ("hosts",), ("create",)),
+    rule(HERE, ("faults/status", "halts/status", "hosts/status"), ("patch", "update")),
+    rule(HERE, ("runs", "schedules"), ("list", "watch")),
     rule("", ("pods", "nodes", "namespaces"), ("list", "watch")),
     rule("", ("endpoints",), ("get",)),
+    rule("", ("services",), ("list",)),
     rule("", ("events",), ("create",)),
     rule("apps", ("replicasets",), ("get", "list")),
     rule("batch", ("jobs",), ("get", "list")),
@@ -42,14 +45,11 @@ OPERATOR_AT_HOME: Final[list[Rule]] = [
 AGENT: Final[list[Rule]] = [
     rule(HERE, ("hosts",), (*LOOK, "create")),
     rule(HERE, ("hosts/status",), ("patch",)),
-    rule("admissionregistration.k8s.io",
-         ("validatingwebhookconfigurations", "mutatingwebhookconfigurations"),
-         ("get", "list", "delete")),
-]  # fmt: skip
+]
 """Of the agents in the whole cluster: Hosts are of no namespace."""
 
 AGENT_AT_HOME: Final[list[Rule]] = [
-    rule("coordination.k8s.io", ("leases",), ("get", "create", "patch")),
+    rule("coordination.k8s.io", ("leases",), ("create", "patch")),
 ]
 """Of the agents in the namespace of their leases."""
 
@@ -58,16 +58,33 @@ _WORKLOADS: Final = ("deployments", "statefulsets", "daemonsets", "replicasets")
 _MADE: Final = ("get", "list", "create", "delete")
 
 OBJECTS: Final[dict[str, list[Rule]]] = {
+    "admission": [rule("", ("namespaces",), _PATCH)],
+    "claim": [
+        rule("", ("persistentvolumeclaims",), ("get", "list")),
+        rule("", ("persistentvolumes",), ("get", "patch")),
+    ],
     "config": [rule("", ("configmaps", "secrets"), _PATCH)],
     "hpa": [rule("autoscaling", ("horizontalpodautoscalers",), _PATCH)],
     "ingress": [
         rule("networking.k8s.io", ("ingresses",), _PATCH),
         rule("extensions", ("ingresses",), _PATCH),
+        rule("networking.k8s.io", ("ingressclasses",), ("get",)),
+        rule("traefik.io", ("middlewares",), _MADE),
+        rule("traefik.containo.us", ("middlewares",), _MADE),
     ],
+    "job": [rule("batch", ("jobs", "cronjobs"), _PATCH)],
     "lease": [rule("coordination.k8s.io", ("leases",), _PATCH)],
     "namespace": [
         rule("", ("resourcequotas", "limitranges", "configmaps", "pods"), (*_MADE, "patch")),
         rule("networking.k8s.io", ("networkpolicies",), (*_MADE, "patch")),
+        rule("", ("services", "events"), _MADE),
+        rule("", ("services", "events", "pods", "configmaps", "endpoints"), ("list", "watch")),
+        rule("apps", ("deployments",), _MADE),
+        rule("batch", ("jobs",), _MADE),
+        rule("coordination.k8s.io", ("leases",), _MADE),
+        rule("cilium.io", ("ciliumnetworkpolicies",), _MADE),
+        rule("projectcalico.org", ("networkpolicies",), _MADE),
+        rule("crd.projectcalico.org", ("networkpolicies",), _MADE),
     ],
     "node": [
         rule("", ("nodes",), _PATCH),
@@ -87,10 +104,15 @@ OBJECTS: Final[dict[str, list[Rule]]] = {
         rule("", ("pods/status",), ("patch",)),
         rule("", ("pods/eviction",), ("create",)),
     ],
+    "route": [
+        rule("gateway.networking.k8s.io",
+             ("httproutes", "grpcroutes", "tcproutes", "tlsroutes"), _PATCH),
+    ],
     "service": [
         rule("", ("services", "endpoints"), _PATCH),
         rule("discovery.k8s.io", ("endpointslices",), ("get", "list")),
     ],
+    "volume": [rule("", ("persistentvolumes",), _PATCH)],
     "workload": [
         rule("apps", _WORKLOADS, _PATCH),
         rule("apps", tuple(f"{each}/scale" for each in _WORKLOADS[:2]), ("get", "patch")),
@@ -105,9 +127,14 @@ RUNS: Final[list[Rule]] = [
     rule(HERE, sorted(f"{model.plural}/status" for model in KINDS.values()),
          ("patch", "update")),
     rule("", ("configmaps",), ("get", "list", "create", "patch", "delete")),
+    rule("", ("pods", "pods/log"), ("get", "list")),
+    rule("batch", ("jobs",), (*LOOK, "create", "delete")),
     rule("coordination.k8s.io", ("leases",), (*LOOK, "create", "patch", "update", "delete")),
 ]  # fmt: skip
-"""Of the operator in a namespace in which it carries out Runs: what docs/stores.md lists."""
+"""Of the operator where it carries out Runs: what docs/stores.md lists, and Jobs for loads."""
+
+SECRETS: Final[list[Rule]] = [rule("", ("secrets",), ("get",))]
+"""And in the namespaces whose Runs name Secrets."""
 
 
 def objects(families: Iterable[str]) -> list[Rule]:

@@ -50,6 +50,13 @@ def checked(spec: AimedFaultSpec, selector: Selector) -> None:
                 f"pods, nodes or plugin: {spec.fault} acts on machines",
                 hint="faultline kube faults",
             )
+        if spec.flap is not None:
+            raise InvalidParameter(
+                "spec.flap",
+                None,
+                f"none: {spec.fault} acts on machines",
+                hint="several faults, or a graph that repeats one: docs/graphs.md",
+            )
         return
     kinds = registry.get(spec.fault).kinds
     asked = selector.objects.kind if selector.objects is not None else "Pod"

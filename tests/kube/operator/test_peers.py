@@ -11,7 +11,7 @@ from tests.kube.operator.conftest import PODS, Bench, until
 from faultline.api.targets import AimedFaultSpec
 from faultline.errors import InvalidParameter, Refused, TargetGone
 from faultline.kubeapi.model import Kind, Object
-from faultline.operator import peers
+from faultline.operator import peers, resolving
 from faultline.operator.cluster import Cluster, Node, Pod, Service, pod_of, service_of
 
 SERVICES = Kind("Service", "services", "v1")
@@ -185,3 +185,9 @@ def test_without_peers_nothing_is_asked_of_anybody(bench: Bench) -> None:
     told = bench.phase("cut", "refused")
     assert "there are no peers" in told["message"]
     assert bench.desired() == []
+
+
+def test_what_acts_on_machines_does_not_flap() -> None:
+    flapping = spec(peer={"pods": {}}, flap={"present": "5s", "absent": "5s"})
+    with pytest.raises(InvalidParameter, match="acts on machines"):
+        resolving.resolve(flapping, "shop", "seed", cluster(*PODS_THERE))
