@@ -5,12 +5,12 @@ from __future__ import annotations
 import shutil
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 from click.shell_completion import CompletionItem
 
-from faultline.cli import output
+from faultline.cli import clusterrun, output
 from faultline.cli.session import state_folder, store_place, write
 from faultline.errors import InvalidDocument, InvalidParameter, Unsupported, UsageError
 
@@ -71,6 +71,9 @@ def _sources(ctx: click.Context, _param: click.Parameter, incomplete: str) -> li
               help="With --for-each: how many runs at the same time.")  # fmt: skip
 @click.option("--summary", type=click.Path(dir_okay=False, path_type=Path),
               help="With --for-each: write the table as .html, .md, .csv or .json.")  # fmt: skip
+@click.option("--operator/--here", "by_operator", default=None,
+              help="With a store kube://: whether the operator of the cluster carries it out, or "
+              "this host. Without it: the operator, if a fault has a selector.")  # fmt: skip
 @output.format_option
 def run(
     file: Path | None,
@@ -93,6 +96,10 @@ def run(
         raise UsageError("name one: an experiment's FILE, or --resume")
     if resumed and seed is not None:
         raise UsageError("a run that is resumed has its seed already")
+    elsewhere = clusterrun.meant(several.pop("by_operator"), file, _values(pairs), resumed)
+    if elsewhere and not several["each"]:
+        out = _Out(file_out, form, no_report)
+        return _by_operator(file, resumed, _values(pairs), seed, out, ahead=several["ahead"])
     if several.pop("ahead"):
         from faultline.cli import planning
 
@@ -119,6 +126,38 @@ def run(
         return carry_out(file, _values(pairs), file_out, form, no_report=no_report, seed=seed)
     with opened() as kept:
         return drive(kept, _unfinished(kept, str(resumed)), file_out, form, no_report=no_report)
+
+
+class _Out(NamedTuple):
+    """What becomes of a run when it has ended."""
+
+    target: Path | None
+    form: str
+    no_report: bool
+
+
+def _by_operator(
+    file: Path | None, resumed: str | None, values: dict[str, Any], seed: int | None, out: _Out,
+    *, ahead: bool,
+) -> int:  # fmt: skip
+    from faultline.engine import runs as engine
+
+    with clusterrun.opened() as store:
+        if ahead and file:
+            return clusterrun.show(store, file, values, out.form)
+        if file:
+            name = clusterrun.create(store, file, values, _user(), seed).metadata.name
+            if out.form == "table":
+                output.say(f"run {name} in namespace {store.namespace}")
+        else:
+            name = clusterrun.unfinished(store, str(resumed))
+        done = clusterrun.follow(store, name, _Teller(quiet=out.form != "table").tell)
+        from faultline.report.compare import previous
+
+        earlier = previous(store, done)
+        written = None if out.no_report else _write_report(done, out.target, earlier)
+    _conclude(done, written, out.form, earlier)
+    return engine.exit_code(done)
 
 
 def carry_out(
