@@ -119,7 +119,8 @@ def _problems(spec: AimedFaultSpec) -> list[Problem]:
 
 @cache
 def _params(fault: str) -> Any:
-    if fault in kubefaults.faults():
+    ours = kubefaults.faults()
+    if fault in ours or fault.partition(".")[0] in {name.partition(".")[0] for name in ours}:
         return kubefaults.get(fault).params_type()
     return registry.get(fault).params_type()
 
