@@ -76,14 +76,14 @@ class Load:
     def over(self) -> bool:
         return self._ending.is_set() or time.monotonic() >= self._until
 
-    def end(self) -> None:
+    def end(self, patience: float = _JOIN) -> None:
         """Let go of everything, soon."""
         self._ending.set()
         for rest in self._rests:
             if rest is not self._client.rest:
                 with suppress(OSError, ApiError):
                     rest.close()
-        last = time.monotonic() + _JOIN
+        last = time.monotonic() + patience
         for each in self._threads:
             each.join(max(0.0, last - time.monotonic()))
 
@@ -195,6 +195,14 @@ def end(change: Change, fault: str) -> None:
         known = _running.pop((fault, change.name), None)
     if known is not None:
         known.end()
+
+
+def end_all() -> None:
+    """End everything that is under way here, and wait for none of it: somebody else makes it."""
+    with _lock:
+        known = [_running.pop(key) for key in list(_running)]
+    for each in known:
+        each.end(0.0)
 
 
 def runs(change: Change, fault: str) -> bool:

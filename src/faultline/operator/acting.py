@@ -22,7 +22,7 @@ from faultline.api.host import Actual, Desired, HostStatus
 from faultline.errors import Bug, FaultlineError
 from faultline.kubeapi.client import Client
 from faultline.kubeapi.model import Answer, ApiError, Object, Request, Rest, Wrapped
-from faultline.kubefaults import carrying
+from faultline.kubefaults import carrying, loads
 from faultline.kubefaults.carrying import Carrier, End, Order, Permit, permitted
 from faultline.kubefaults.change import Change
 from faultline.kubefaults.course import Tended
@@ -110,6 +110,7 @@ class Actor:
             self._thread.join(10)
         for pool in (self._acts, self._waits):
             pool.shutdown(wait=True, cancel_futures=True)
+        loads.end_all()
         for client in self._clients:
             client.close()
 
@@ -138,6 +139,8 @@ class Actor:
         """Look at everything once; seconds after which to look again. Raises ApiError."""
         self._take_in()
         if not self._leads():
+            if self._led:
+                loads.end_all()  # the one who leads now makes them
             self._led = False
             for each in self._known.values():
                 each.hurry = True
