@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -103,3 +105,16 @@ def test_every_alert_stands_in_the_documentation() -> None:
     page = (Path(__file__).resolve().parents[3] / monitoring.DOCS).read_text()
     for each in monitoring.rules()["groups"][0]["rules"]:
         assert f"### {each['alert']}\n" in page
+
+
+def test_the_command_prints_them() -> None:
+    words = [sys.executable, "-m", "faultline.cli.main", "kube", "monitoring"]
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[3] / "src")}
+
+    def told(*more: str) -> Any:
+        made = subprocess.run([*words, *more], env=env, capture_output=True, check=True)
+        return yaml.safe_load(made.stdout)
+
+    assert told("--namespace", "chaos")["items"] == monitoring.objects("chaos")
+    assert told("--only", "rules") == monitoring.rules()
+    assert told("--only", "dashboard", "--format", "json") == monitoring.dashboard()
