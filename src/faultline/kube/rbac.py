@@ -137,9 +137,17 @@ SECRETS: Final[list[Rule]] = [rule("", ("secrets",), ("get",))]
 """And in the namespaces whose Runs name Secrets."""
 
 
+ACT: Final[list[Rule]] = [
+    rule(HERE, ("hosts",), ("create",)),
+    rule(HERE, ("hosts/status",), ("patch",)),
+]
+"""Of the operator, for faults of Kubernetes objects: what became of them stands in a Host."""
+
+
 def objects(families: Iterable[str]) -> list[Rule]:
     """The rights for faults of Kubernetes objects of these families."""
-    return merged(each for family in families for each in OBJECTS.get(family, ()))
+    found = [each for family in families for each in OBJECTS.get(family, ())]
+    return merged([*ACT, *found] if found else [])
 
 
 def merged(rules: Iterable[Rule]) -> list[Rule]:

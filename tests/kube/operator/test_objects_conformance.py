@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -11,10 +13,12 @@ from tests.kube.objects.test_conformance import ALLOWED, CASES, LASTS, OTHER_KIN
 from tests.kube.operator.conftest import FAULTS, HOSTS, SPACES, Bench, until
 from tests.kube.operator.test_objects import bench
 
+from faultline.kube import rbac
 from faultline.kubeapi.model import ApiError, Object, metadata
 from faultline.kubefaults import carrying
 from faultline.kubefaults.change import present
 from faultline.kubefaults.notes import OWNER
+from faultline.kubefaults.registry import faults
 from faultline.operator.hosts import OBJECTS
 
 pytestmark = pytest.mark.needs_apiserver
@@ -54,6 +58,32 @@ def now(bench: Bench, target: Object) -> Object | None:
         return None
 
 
+@contextmanager
+def restricted(bench: Bench) -> Iterator[None]:
+    """Operators have the rights that they are given when they are deployed, and no others."""
+    families = {name.partition(".")[0] for name in faults()}
+    rules = [*rbac.OPERATOR, *rbac.OPERATOR_AT_HOME, *rbac.objects(families)]
+    name, group = f"objects-{bench.mark}", "rbac.authorization.k8s.io"
+    made = rbac.role(name, rules, {})
+    binding = {
+        **made, "kind": "ClusterRoleBinding",
+        "subjects": [{"apiGroup": group, "kind": "User", "name": "nobody"}],
+        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": name},
+    }  # fmt: skip
+    del binding["rules"]
+    both = (("clusterroles", made), ("clusterrolebindings", binding))
+    for plural, each in both:
+        path = f"/apis/{group}/v1/{plural}"
+        bench.client.rest.request("POST", path, None, each).json()
+    bench.access = bench.server.access("nobody-token")
+    try:
+        yield
+    finally:
+        bench.end_operators()
+        for plural, _ in both:
+            bench.client.rest.request("DELETE", f"/apis/{group}/v1/{plural}/{name}")
+
+
 @pytest.mark.slow
 def test_all_of_them_at_once_are_made_and_taken_back(bench: Bench) -> None:
     crds.install(bench.client, *OTHER_KINDS)
@@ -68,6 +98,12 @@ def test_all_of_them_at_once_are_made_and_taken_back(bench: Bench) -> None:
         cases[fault] = (name, target)
         bench.apply(fault, fault=name, params=params, selector=selector(target),
                     allow=sorted({*ALLOWED, "kube-system"}), duration="5m")  # fmt: skip
+    with restricted(bench):
+        _through(bench, cases)
+
+
+def _through(bench: Bench, cases: dict[str, tuple[str, Object]]) -> None:
+    """All of them, from the beginning to the end."""
     bench.operate()
     told = {each: _begun(bench, each) for each in cases}
     assert {each: why for each, why in told.items() if why} == {}
@@ -99,6 +135,7 @@ def _made(bench: Bench) -> int:
     host = bench.client.get(HOSTS, OBJECTS)
     made = 0
     for each in host["status"]["actual"]:
+        assert "forbidden" not in str(each)
         changes = carrying.unpacked(each.get("record") or "")
         kept = [one for one in changes if one.do in ("patch", "create", "many")]
         assert all(present(bench.client, one, each["uid"]) for one in kept), each
