@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar
 
+from pydantic import Field as Bounds
+
 from faultline.api.params import Params
 from faultline.api.quantities import Between
 from faultline.errors import Refused
@@ -62,6 +64,101 @@ class ServiceEmpty(FieldsFault[ServiceEmptyParams]):
             reason = "the controller has not acted, or the selector was set back"
             return Reading(Effect.INEFFECTIVE, asked, f"{count} endpoints", method, reason)
         return Reading(Effect.EFFECTIVE, asked, "0 endpoints", method)
+
+
+class ServiceSelectorParams(Params):
+    """Parameters of `service selector`."""
+
+    labels: Annotated[dict[str, str], Bounds(min_length=1, max_length=20)]
+    """Labels that pods must have besides, or instead where the selector names them already."""
+
+
+class ServiceSelector(FieldsFault[ServiceSelectorParams]):
+    """Let a service lead to other pods than those that it was made for."""
+
+    id = "service.selector"
+    kinds = ("Service",)
+    does = "Writes these labels of spec.selector."
+    cannot = "Reach a service without a selector, or end connections that are open."
+    measures = "Whether the selector is still so; where it leads is for a probe to tell."
+    restores = "Each label of the selector as it was; the rest of it was never written."
+    example: ClassVar = {"labels": '{"app": "other"}'}
+
+    def fields(self, view: View, target: Object, params: ServiceSelectorParams) -> list[Field]:
+        if not read(target, ("spec", "selector")):
+            raise Refused(f"{words(target)} has no selector: its endpoints are somebody else's")
+        wanted = params.labels.items()
+        return [field_of(target, ("spec", "selector", key), value) for key, value in wanted]
+
+
+class ServicePortParams(Params):
+    """Parameters of `service port`."""
+
+    port: Annotated[int, Between(1, 65535)] | None = None
+    """Which port of the service; without it the only one."""
+    target: Annotated[int, Between(1, 65535)] = 1
+    """The port of the pods that it leads to instead; by default one on which nobody listens."""
+
+
+class ServicePort(FieldsFault[ServicePortParams]):
+    """Let a service lead to the wrong port: who calls it is refused, and its pods are ready."""
+
+    id = "service.port"
+    kinds = ("Service",)
+    does = "Writes the targetPort of one port of the service."
+    cannot = "End connections that are open; change a service whose pods are reached directly."
+    measures = "Whether the port is still so; what clients see is for a probe to tell."
+    restores = "The port as it was."
+    example: ClassVar = {"target": "1"}
+
+    def fields(self, view: View, target: Object, params: ServicePortParams) -> list[Field]:
+        ports: Any = read(target, ("spec", "ports")) or []
+        hit = [each for each in ports if params.port in (None, each["port"])]
+        if len(hit) != 1:
+            have = ", ".join(str(each["port"]) for each in ports)
+            raise Refused(f"{words(target)} has the ports {have}: name one of them")
+        made = [{**each, "targetPort": params.target} if each is hit[0] else each for each in ports]
+        return [Field(("spec", "ports"), ports, made)]
+
+
+class EndpointsParams(Params):
+    """Parameters of `service endpoints`."""
+
+    addresses: Annotated[list[str], Bounds(max_length=100)] = Bounds(default_factory=list[str])
+    """What the service leads to instead; without it to nothing."""
+
+
+class ServiceEndpoints(FieldsFault[EndpointsParams]):
+    """Tamper with the endpoints of a service: where it leads, whatever its selector says.
+
+    Of a service with a selector the controller writes them anew; so does the fault while it lasts.
+    """
+
+    id = "service.endpoints"
+    kinds = ("Endpoints",)
+    insists = True
+    does = "Writes the subsets of the Endpoints, again whenever they are set back."
+    cannot = (
+        "Reach a network that goes by EndpointSlices alone, of a service with a selector: they are "
+        "somebody else's."
+    )
+    measures = "Whether the subsets are still so."
+    restores = "The subsets as they were, unless somebody has written others since."
+    example: ClassVar = {"addresses": "192.0.2.1"}
+
+    def fields(self, view: View, target: Object, params: EndpointsParams) -> list[Field]:
+        subsets: Any = target.get("subsets")
+        if not subsets:
+            raise Refused(f"{words(target)} leads to nothing already")
+        if not params.addresses:
+            return [Field(("subsets",), subsets, None)]
+        new = [{"ip": each} for each in params.addresses]
+        made = [
+            {name: value for name, value in {**each, "addresses": new}.items()
+             if name != "notReadyAddresses"}
+            for each in subsets
+        ]  # fmt: skip
+        return [Field(("subsets",), subsets, made)]
 
 
 class HpaBoundsParams(Params):

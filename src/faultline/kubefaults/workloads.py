@@ -187,20 +187,25 @@ class WorkloadImage(FieldsFault[ImageParams]):
     def observe(
         self, view: View, target: Object, params: ImageParams, changes: Sequence[Change]
     ) -> Reading:
-        (change,) = changes
-        asked, method = f"image {params.image}", "the generation that the controller has observed"
+        return _rolled_out(view, changes, f"image {params.image}")
 
-        def seen() -> bool:
-            now = view.now(change) or {}
-            generation = read(now, ("metadata", "generation")) or 0
-            return int(read(now, ("status", "observedGeneration")) or 0) >= int(generation)
 
-        if not view.until(seen):
-            return Reading.unmeasured(asked, method, "no controller has looked at it")
-        now = view.now(change)
-        if now is None or any(each.now(now) != each.after for each in change.fields):
-            return Reading(Effect.INEFFECTIVE, asked, "another image", method, "it was set back")
-        return Reading(Effect.EFFECTIVE, asked, "the roll-out has begun", method)
+def _rolled_out(view: View, changes: Sequence[Change], asked: str) -> Reading:
+    """Whether the controller has looked at the template as it is now."""
+    (change,) = changes
+    method = "the generation that the controller has observed"
+
+    def seen() -> bool:
+        now = view.now(change) or {}
+        generation = read(now, ("metadata", "generation")) or 0
+        return int(read(now, ("status", "observedGeneration")) or 0) >= int(generation)
+
+    if not view.until(seen):
+        return Reading.unmeasured(asked, method, "no controller has looked at it")
+    now = view.now(change)
+    if now is None or any(each.now(now) != each.after for each in change.fields):
+        return Reading(Effect.INEFFECTIVE, asked, "something else", method, "it was set back")
+    return Reading(Effect.EFFECTIVE, asked, "the roll-out has begun", method)
 
 
 def images(target: Object, path: tuple[str, ...], container: str, image: str) -> list[Field]:
@@ -211,6 +216,44 @@ def images(target: Object, path: tuple[str, ...], container: str, image: str) ->
         raise Refused(f"{words(target)} has no container {container}: it has {', '.join(names)}")
     wanted = [container] if container else names
     return [field_of(target, (*path, f"name={name}", "image"), image) for name in wanted]
+
+
+class UnreadyParams(Params):
+    """Parameters of `workload unready`."""
+
+    container: Annotated[str, Bounds(max_length=63)] = ""
+    """Which container; without it all of them."""
+
+
+class WorkloadUnready(FieldsFault[UnreadyParams]):
+    """Roll out copies that run and never become ready, by a readiness probe that always fails.
+
+    The probe of a pod that runs cannot be changed; those of new copies can.
+    """
+
+    id = "workload.unready"
+    kinds = TEMPLATED
+    does = "Writes the readinessProbe of the containers in the template, which starts a roll-out."
+    cannot = "Harm copies that the strategy of the roll-out keeps."
+    measures = "Whether the template has the probe, and the controller has seen this generation."
+    restores = "The probes that they had, which is another roll-out."
+
+    def fields(self, view: View, target: Object, params: UnreadyParams) -> list[Field]:
+        path = ("spec", "template", "spec", "containers")
+        found: list[Field] = []
+        for each in images(target, path, params.container, ""):
+            above = each.path[:-1]
+            present: Any = read(target, (*above, "readinessProbe"))
+            fails = {"exec": {"command": ["/faultline-none"]}, "periodSeconds": 5}
+            # What the server adds to a probe is added here, so that it is found as it was written.
+            made = {**fails, "timeoutSeconds": 1, "successThreshold": 1, "failureThreshold": 3}
+            found.append(Field((*above, "readinessProbe"), present, made))
+        return found
+
+    def observe(
+        self, view: View, target: Object, params: UnreadyParams, changes: Sequence[Change]
+    ) -> Reading:
+        return _rolled_out(view, changes, "new copies are never ready")
 
 
 class PauseParams(Params):

@@ -57,6 +57,10 @@ MADE: dict[str, Object] = {
         },
     },
 }
+MADE["Endpoints"] = {
+    "apiVersion": "v1",
+    "subsets": [{"addresses": [{"ip": "10.0.0.7"}], "ports": [{"port": 80, "protocol": "TCP"}]}],
+}
 JOB = {"backoffLimit": 0, "parallelism": 2, "completions": 4, "template": {
     "spec": {"restartPolicy": "Never", "containers": CONTAINERS}}}  # fmt: skip
 MADE |= {

@@ -26,7 +26,7 @@ def deny(bench: Bench, **more: object) -> None:
 
 def test_a_policy_comes_and_goes_also_under_another_operator(bench: Bench) -> None:
     bench.operate()
-    deny(bench, flap={"present": "1500ms", "absent": "1500ms"}, duration="5m")
+    deny(bench, flap={"present": "1s", "absent": "1s"}, duration="5m")
     for _ in range(2):
         until(lambda: denied(bench), "it is there")
         until(lambda: not denied(bench), "it is away")
