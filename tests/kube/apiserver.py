@@ -62,8 +62,12 @@ class Server:
 
     def kubeconfig(self, token: str = ADMIN) -> Path:
         """A file as kubectl reads it."""
+        return self.kubeconfig_by(token, token)
+
+    def kubeconfig_by(self, token: str, name: str) -> Path:
+        """The same for whoever has this token, which is kept under a name."""
         cluster = {"server": self.url, "certificate-authority": str(self.authority)}
-        file = self.folder / f"{token}.kubeconfig"
+        file = self.folder / f"{name}.kubeconfig"
         told = {
             "apiVersion": "v1",
             "kind": "Config",

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from tests.kube.agent.conftest import crew, prepared
 from tests.kube.conftest import Server
 from tests.kube.operator.conftest import FAULTS, HALTS, HOSTS, NODES, PODS, SPACES, VERSION, until
 
@@ -23,7 +24,7 @@ from faultline.operator.admission.service import Address
 from faultline.operator.app import Operator, Settings
 from faultline.testing.agents import Agents
 
-__all__ = ["VERSION", "until"]
+__all__ = ["VERSION", "crew", "prepared", "until"]
 CRDS = Kind(
     "CustomResourceDefinition", "customresourcedefinitions", "apiextensions.k8s.io/v1", False
 )
