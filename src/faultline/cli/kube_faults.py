@@ -22,9 +22,10 @@ written into the object in the same request as the change, so that it is found w
 Undoing puts back each field that still has our value; what somebody else has changed meanwhile is
 left alone and reported.
 
-The operator does not carry them out yet: a Fault that names one is refused. In Python,
-`faultline.kubefaults` plans, applies, measures and undoes them; nothing ends them at a deadline
-there but whoever applied them."""
+A `Fault` names one of them like any other; the operator carries it out, and ends it at its deadline
+or when the `Fault` is deleted. Where no operator runs, nobody ends them: `faultline kube recover`
+undoes them with the rights of whoever runs it. See [faults of objects](../kubernetes.md) and
+[how they fit together](../faults-kubernetes.md)."""
 
 
 def describe(fault_id: str) -> dict[str, Any]:
@@ -90,7 +91,7 @@ def _table(headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 def faults(fault: str | None, form: str) -> int:
     """List the faults of Kubernetes objects, or explain one FAULT, as `pod.evict`.
 
-    The operator does not carry them out yet.
+    A `Fault` names one like any other; the operator carries it out.
     """
     if form != "table":
         found = [fault] if fault else list(registry.faults())

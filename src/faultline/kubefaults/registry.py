@@ -1,4 +1,6 @@
-"""Which faults of Kubernetes objects there are: those of the modules beside this one."""
+"""Which faults of Kubernetes objects there are: those of the modules beside this one, and those of
+installed packages.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,8 @@ import importlib
 import inspect
 import pkgutil
 from functools import cache
+from importlib.metadata import entry_points
+from types import ModuleType
 from typing import Any, cast
 
 from faultline.errors import Bug, UnknownName, nearest
@@ -14,24 +18,37 @@ from faultline.kubefaults.model import ObjectFault
 AnyFault = ObjectFault[Any]
 
 
+GROUP = "faultline.kubefaults"
+"""The entry points by which packages add faults of objects: each names a module."""
+
+
 @cache
 def faults() -> dict[str, AnyFault]:
-    """Every fault by its id."""
+    """Every fault by its id: ours, and those of installed packages."""
     package = importlib.import_module("faultline.kubefaults")
+    names = [
+        f"faultline.kubefaults.{name}" for _, name, _ in pkgutil.iter_modules(package.__path__)
+    ]
     found: dict[str, AnyFault] = {}
-    for _, name, _ in pkgutil.iter_modules(package.__path__):
-        module = importlib.import_module(f"faultline.kubefaults.{name}")
-        for each in vars(module).values():
-            if not isinstance(each, type) or each.__module__ != module.__name__:
-                continue
-            if not hasattr(each, "id"):  # what several faults have in common
-                continue
-            if issubclass(each, ObjectFault) and not inspect.isabstract(cast(type, each)):
-                made = cast("type[AnyFault]", each)()
-                if made.id in found:
-                    raise Bug(f"two faults are called {made.id}")
-                found[made.id] = made
+    for name in (*names, *(point.value for point in entry_points(group=GROUP))):
+        for each in of_module(importlib.import_module(name)):
+            if each.id in found:
+                raise Bug(f"two faults are called {each.id}")
+            found[each.id] = each
     return dict(sorted(found.items()))
+
+
+def of_module(module: ModuleType) -> list[AnyFault]:
+    """The faults that a module has of its own; what several have in common has no id."""
+    return [
+        cast("type[AnyFault]", each)()
+        for each in vars(module).values()
+        if isinstance(each, type)
+        and each.__module__ == module.__name__
+        and issubclass(each, ObjectFault)
+        and hasattr(each, "id")
+        and not inspect.isabstract(cast(type, each))
+    ]
 
 
 def get(name: str) -> AnyFault:

@@ -45,9 +45,9 @@ def test_the_fault_that_the_page_shows_works(
 ) -> None:
     with closing(apiserver.client()) as client:
         kind = client.kind("PodDisruptionBudget")
-        made = {"apiVersion": kind.version, "kind": kind.kind, "metadata": {"name": "web"},
-                "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "web"}}}}  # fmt: skip
-        target = client.create(kind, made, namespace)
+        spec = {"minAvailable": 1, "selector": {"matchLabels": {"app": "web"}}}
+        made = {"apiVersion": kind.version, "kind": kind.kind, "metadata": {"name": "web"}}
+        target = client.create(kind, {**made, "spec": spec}, namespace)
         order = Order("0123", "budget.strict", {}, kind.version, kind.kind, namespace, "web",
                       str(metadata(target)["uid"]))  # fmt: skip
         carrier = Carrier(client)
