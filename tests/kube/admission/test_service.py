@@ -71,13 +71,17 @@ def test_a_new_authority_is_trusted_before_it_is_used(by_service: World) -> None
     world = by_service
     hook = world.operators[0][0].guarded.webhook
     assert hook is not None
-    before = certificates.ensure(world.client, world.own)
-    later = datetime.now(UTC) + certificates.AUTHORITY - timedelta(days=100)
-    after = certificates.ensure(world.client, world.own, later)
-    assert after.key != before.key
-    assert after.bundle.endswith(before.bundle), "who has one of the old is believed to its end"
-    assert after.secret == before.secret
+    now = datetime.now(UTC)
+    was = certificates.ensure(world.client, world.own)
+    bundle, key = certificates.authority(now - certificates.AUTHORITY + timedelta(days=100))
+    old = certificates.Keys(bundle, key, was.secret)
+    there = world.client.get(certificates.SECRETS, certificates.NAME, world.own)
+    world.client.replace(certificates.SECRETS, {**there, "data": old.to_data()})
     hook._renewed()
+    new = certificates.ensure(world.client, world.own)
+    assert new.key != old.key
+    assert new.bundle.endswith(old.bundle), "who has one of the old is believed to its end"
+    assert new.secret == old.secret
     space = world.space("open", allow="true")
 
     def asked() -> bool:
@@ -86,8 +90,8 @@ def test_a_new_authority_is_trusted_before_it_is_used(by_service: World) -> None
             lambda: world.make("Fault", "x", bad, space)).message  # fmt: skip
 
     until(asked, "the server does not trust it", 30)
-    much_later = datetime.now(UTC) + 2 * certificates.AUTHORITY
-    assert certificates.ensure(world.client, world.own, much_later).bundle.count(b"BEGIN") == 1
+    later = certificates._renewed(new, now + 2 * certificates.AUTHORITY)
+    assert later.bundle.count(b"BEGIN") == 1
 
 
 def test_who_does_not_know_its_path_is_told_nothing(by_service: World) -> None:

@@ -128,6 +128,7 @@ def authority(now: datetime) -> tuple[bytes, bytes]:
         _builder(name, name, key.public_key(), now, AUTHORITY)
         .add_extension(lib.x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(lib.x509.KeyUsage(**usage), critical=True)
+        .add_extension(_known_by(key.public_key()), critical=False)
         .sign(key, lib.hashes.SHA256())
     )
     return _pem(made), _key(key)
@@ -151,6 +152,10 @@ def serving(keys: Keys, names: Sequence[str], now: datetime | None = None) -> tu
         _builder(_name("faultline webhook"), issuer.subject, key.public_key(), at, SERVING)
         .add_extension(others, critical=False)
         .add_extension(extended, critical=False)
+        .add_extension(
+            lib.x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.public_key()),
+            critical=False,
+        )
         .add_extension(lib.x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .sign(signer, lib.hashes.SHA256())
     )
@@ -168,6 +173,11 @@ def _builder(subject: Any, issuer: Any, key: Any, now: datetime, lasts: timedelt
         .not_valid_before(now - timedelta(hours=1))  # clocks differ
         .not_valid_after(now + lasts)
     )
+
+
+def _known_by(key: Any) -> Any:
+    """So that of two authorities of one name the right one is found."""
+    return _library().x509.SubjectKeyIdentifier.from_public_key(key)
 
 
 def _name(words: str) -> Any:
