@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from faultline.api.model import Resource
-from faultline.api.traffic_base import PacedTraffic, Stage, TrafficBase
+from faultline.api.traffic_base import PacedTraffic, Stage, TrafficBase, TrafficJob
 from faultline.api.traffic_data import KafkaTraffic, RedisTraffic, SqlTraffic
 from faultline.api.traffic_external import ExternalTraffic
 from faultline.api.traffic_figures import (
@@ -38,6 +38,7 @@ __all__ = [
     "Traffic",
     "TrafficBase",
     "TrafficFigures",
+    "TrafficJob",
     "TrafficPart",
     "TrafficSecond",
     "TrafficSpec",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -28,6 +28,19 @@ class Stage(Model):
     """Users at its end."""
 
 
+class TrafficJob(Model):
+    """Pods that send, instead of the engine: a Job for each, in the namespace of the run."""
+
+    image: str = ""
+    """An image with Faultline; without it that of the operator."""
+    replicas: Annotated[int, Field(ge=1, le=50)] = 1
+    """How many; they share one schedule and one set of figures."""
+    node_labels: dict[str, str] = Field(default_factory=dict[str, str])
+    """Labels of the nodes on which they run."""
+    pull_policy: Literal["", "Always", "IfNotPresent", "Never"] = ""
+    """When the image is fetched; without it as Kubernetes does it."""
+
+
 class TrafficBase(Model):
     """What all traffic has in common."""
 
@@ -46,6 +59,8 @@ class TrafficBase(Model):
     """How long at most; without it, as long as the experiment."""
     workers: Annotated[int, Field(ge=1, le=MOST_WORKERS)] = 1
     """Processes that send. One uses one core; they share one schedule and one set of figures."""
+    job: TrafficJob | None = None
+    """In a cluster: who sends, if it is not the operator itself."""
 
     def where(self) -> str:
         """What it is sent to, in a few words for people; nothing secret."""

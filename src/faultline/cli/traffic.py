@@ -96,6 +96,14 @@ def run(file: Path, length: str | None, form: str) -> int:
     return EXIT_INTERRUPTED if asked.once else 0
 
 
+@traffic.command(hidden=True)
+def worker() -> int:
+    """Send the load that stands in the environment and tell of it; what a pod of a Job runs."""
+    from faultline.traffic import alone
+
+    return alone.main()
+
+
 def _load(file: Path, length: str | None) -> TrafficSpec:
     from faultline.api.document import parse
     from faultline.api.kinds import read_resource

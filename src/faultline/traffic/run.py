@@ -10,8 +10,9 @@ import secrets
 import sys
 import threading
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Self
+from typing import Protocol, Self
 
 from faultline.api.traffic import (
     ExternalTraffic,
@@ -21,10 +22,10 @@ from faultline.api.traffic import (
     TrafficSpec,
     TrafficStatus,
 )
-from faultline.errors import ApplyFailed, ObserveFailed
+from faultline.errors import ApplyFailed, ObserveFailed, Unsupported
 from faultline.kernel.clock import now
 from faultline.traffic.load import load_of
-from faultline.traffic.model import SECOND, Load
+from faultline.traffic.model import SECOND, Load, Tick
 from faultline.traffic.running import Running
 from faultline.traffic.series import Series
 from faultline.traffic.worker import Worker
@@ -32,6 +33,28 @@ from faultline.units import Duration
 
 _READY_WITHIN = 30.0
 _LEAD = SECOND // 20  # from "go" to the first request
+
+
+class Generating(Protocol):
+    """One generator at work, wherever it is."""
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def ready(self) -> threading.Event: ...
+
+    @property
+    def ended(self) -> threading.Event: ...
+
+    @property
+    def ticks(self) -> Sequence[Tick]: ...
+
+    def tell(self, line: bytes) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def failure(self) -> str: ...
 
 
 class TrafficRun:
@@ -45,16 +68,19 @@ class TrafficRun:
         workers: int = 0,
         seed: int | None = None,
         load: Load | None = None,
+        begin: Callable[[Load], Generating] | None = None,
     ) -> None:
         """`most`: the longest it may send, ns; `workers`: generator processes, one core each;
         without it as many as the document says. What it chooses is drawn from `seed`. `load` is
-        what the generators are told, where that does not follow from the document.
+        what the generators are told, where that does not follow from the document; `begin` begins
+        one of them, where that is no process beside us.
         """
         self.spec = spec
         drawn = secrets.randbits(48) if seed is None else seed
         load = replace(load or load_of(spec, most), seed=drawn)
         self._shares = load.shares(workers or spec.workers)
-        self._workers: list[Worker] = []
+        self._workers: list[Generating] = []
+        self._begin = begin or Worker
         self._series = Series(int(spec.warmup), closed=spec.rate is None)
         self._lock = threading.Lock()  # of the series
         self._begun = 0  # CLOCK_BOOTTIME and unix time of the first second
@@ -81,7 +107,7 @@ class TrafficRun:
 
     def start(self) -> Self:
         """Start the generators and let them send; raises ApplyFailed if one cannot."""
-        self._workers = [Worker(share) for share in self._shares]
+        self._workers = [self._begin(share) for share in self._shares]
         deadline = time.monotonic() + _READY_WITHIN
         for worker in self._workers:
             in_time = worker.ready.wait(max(0.0, deadline - time.monotonic()))
@@ -198,7 +224,15 @@ class Traffics:
         """Start one; what it chooses is drawn from `seed`. Raises ApplyFailed."""
         if spec.name in self._runs:
             self._runs[spec.name].stop()
-        self._runs[spec.name] = run_of(spec, self._most, seed).start()
+        self._runs[spec.name] = self.made(spec, seed).start()
+
+    def made(self, spec: TrafficSpec, seed: int | None) -> Running:
+        """The load, not yet started; raises ApplyFailed, Unsupported."""
+        if spec.job is not None:
+            raise Unsupported(
+                f"traffic {spec.name} is sent by a Job: that is for the operator of a cluster"
+            )
+        return run_of(spec, self._most, seed)
 
     def failure(self, name: str) -> str:
         """Why its generator ended before its time; '' if it did not."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 from tests.kube.conftest import Server
-from tests.kube.operator.conftest import CRDS, FAULTS, VERSION, Bench, bench, kinds, until
+from tests.kube.operator.conftest import CRDS, FAULTS, PODS, VERSION, Bench, bench, kinds, until
 
 from faultline.kube.crds import crd
 from faultline.kubeapi.client import Client
@@ -89,8 +90,21 @@ class Place:
         return self.get(name).get("status") or {}
 
     def ended(self, name: str, patience: float = 60.0) -> Object:
-        until(lambda: self.status(name).get("phase") == "ended", f"{name} has not ended", patience)
-        return self.status(name)
+        end = time.monotonic() + patience
+        while (told := self.status(name)).get("phase") != "ended":
+            if time.monotonic() > end:
+                pytest.fail(f"{name} has not ended: {told}", pytrace=False)
+            time.sleep(0.1)
+        return told
+
+    def ready(self, count: int) -> None:
+        """So many of the pods are ready, the others are not."""
+        pods = self.client.every(PODS, self.bench.namespace)
+        for number, pod in enumerate(sorted(pods, key=lambda each: metadata(each)["name"])):
+            state = "True" if number < count else "False"
+            change = {"status": {"conditions": [{"type": "Ready", "status": state}]}}
+            name = str(metadata(pod)["name"])
+            self.client.patch(PODS, name, change, namespace=self.bench.namespace, part="status")
 
     def faults(self) -> list[Object]:
         return list(self.client.every(FAULTS, self.bench.namespace))

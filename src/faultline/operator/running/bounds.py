@@ -23,6 +23,7 @@ from faultline.api.secret import SecretRef
 from faultline.api.selector import PluginSelector
 from faultline.api.tls import TlsFields
 from faultline.api.traffic import ExternalTraffic, PluginTraffic, SqlTraffic
+from faultline.api.traffic_parts import Feed
 from faultline.errors import InvalidParameter, UnknownName
 from faultline.injection import registry
 from faultline.kubefaults import registry as objects
@@ -65,8 +66,10 @@ def _model(path: str, value: BaseModel, namespace: str) -> Iterator[Problem]:
             yield from _kubernetes(path, value)
         case SqlProbe() | SqlTraffic() if "sqlite" in value.url:
             yield Problem(f"{path}.url", "a database that is reached over the network")
-        case ExternalTraffic() | PluginTraffic() if getattr(value, "job", None) is None:
-            yield Problem(f"{path}.type", "a load of our own drivers, or one with `job`")
+        case ExternalTraffic() | PluginTraffic():
+            yield Problem(f"{path}.type", "a load of our own drivers")
+        case Feed() if value.file:
+            yield Problem(f"{path}.file", "rows: no file of the operator's pod")
         case _:
             pass
     if isinstance(value, TlsFields):

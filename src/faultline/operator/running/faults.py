@@ -48,6 +48,7 @@ BEGIN: Final = 300.0
 """Seconds for which an injection is followed; the run gives it up sooner, as it says itself."""
 LOOK: Final = 5.0
 """Seconds for which one look at the effect waits for an answer."""
+_TRIES = 10  # to write what others write too
 _HOSTS = 8  # of so many hosts what they measured is read
 
 Resolve = Callable[[AimedFaultSpec, str, str, str], str]
@@ -270,17 +271,27 @@ class ClusterFaults:
 
 def release(client: Client, found: Object) -> None:
     """Let the object go: what it says is known. Raises ApiError."""
-    meta = metadata(found)
-    kept = [each for each in cast("list[str]", meta.get("finalizers") or []) if each != FINALIZER]
-    change: dict[str, Any] = {
-        "metadata": {"resourceVersion": meta["resourceVersion"], "finalizers": kept or None}
-    }
-    name, where = str(meta["name"]), str(meta["namespace"])
-    try:
-        client.patch(FAULTS, name, change, namespace=where)
-    except ApiError as error:
-        if error.status != 404:
-            raise
+    name, where = str(metadata(found)["name"]), str(metadata(found)["namespace"])
+    now: Object | None = found
+    for _ in range(_TRIES):
+        if now is None or FINALIZER not in (metadata(now).get("finalizers") or []):
+            return
+        meta = metadata(now)
+        kept = [each for each in cast("list[str]", meta["finalizers"]) if each != FINALIZER]
+        change: dict[str, Any] = {
+            "metadata": {"resourceVersion": meta["resourceVersion"], "finalizers": kept or None}
+        }
+        try:
+            client.patch(FAULTS, name, change, namespace=where)
+        except ApiError as error:
+            if error.status != 409:  # the operator takes away its own at the same time
+                if error.status == 404:
+                    return
+                raise
+            now = read(client, FAULTS, name, where)
+        else:
+            return
+    raise RecoveryIncomplete(f"the Fault {where}/{name} is written again and again")
 
 
 def _end(status: FaultResourceStatus) -> End:

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, cast
 
@@ -24,7 +24,7 @@ from faultline.engine import runs
 from faultline.errors import Conflict, InvalidDocument, TargetGone, UnknownName
 from faultline.kubeapi.client import Client
 from faultline.kubeapi.embedded import access_of
-from faultline.kubeapi.model import ApiError, Kind, Object, Rest
+from faultline.kubeapi.model import Answer, ApiError, Kind, Object, Request, Rest, Wrapped
 from faultline.kubeapi.plain import Plain
 from faultline.stores.kube import KubeStore
 from faultline.stores.model import Exists, Stale
@@ -32,6 +32,7 @@ from faultline.stores.model import Exists, Stale
 SECRETS: Final = Kind("Secret", "secrets", "v1")
 PARENT: Final = "faultline.dev/parent"
 """The annotation of a run in another cluster with the uid of the run that it belongs to."""
+TIMEOUT = 10.0  # seconds within which a cluster must answer
 FRESH = 60.0  # seconds after which the Secret of a cluster is read anew
 
 
@@ -42,6 +43,13 @@ class _There:
     store: KubeStore
     folder: Path
     since: float
+
+
+class Hasty(Wrapped):
+    """A connection that does not wait long: many others are looked at too."""
+
+    def send(self, asked: Request) -> Answer:
+        return super().send(replace(asked, timeout=min(asked.timeout, TIMEOUT)))
 
 
 class ClusterMembers:
@@ -93,7 +101,7 @@ class ClusterMembers:
                 self._secret(cluster), cluster.context, folder,
                 f"the Secret {self._namespace}/{cluster.secret.name}",
             )  # fmt: skip
-            store = KubeStore(lambda: Plain(access), cluster.namespace or self._namespace)
+            store = KubeStore(lambda: Hasty(Plain(access)), cluster.namespace or self._namespace)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise

@@ -71,6 +71,11 @@ class ClusterRuns(Runs):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         store = KubeStore(around.connect, namespace, cached=cached)
         super().__init__(folder, self.tools, bounds.check_fault, opened=store)
+        self._client = Client(self.reach())
+
+    def __exit__(self, *raised: object) -> None:
+        super().__exit__(*raised)
+        self._client.close()
 
     def again(self) -> ClusterRuns:
         return ClusterRuns(self.around, self.namespace)
@@ -86,6 +91,8 @@ class ClusterRuns(Runs):
     def driver(self, name: str, listener: Listener | None = None) -> Driver:
         made = super().driver(name, listener)
         made.carrying.halted = self.halted
+        if isinstance(made.tools.traffic, ClusterTraffics):
+            made.tools.traffic.run = made.carrying.run
         return made
 
     def reach(self) -> Rest:
@@ -95,7 +102,7 @@ class ClusterRuns(Runs):
     def tools(self) -> Tools:
         heard, around = Heard(), self.around
         traffic = ClusterTraffics(self.reach, around.image)
-        client = Client(self.reach())
+        client = self._client
         doer = HostDoer(self.again, self.reach)
 
         @contextmanager
