@@ -65,6 +65,7 @@ def story(run: Run) -> Story:
         pauses=tuple(Halted(clock.at(p.at), clock.maybe(p.until), p.why) for p in status.pauses),
         faults=tuple(_fault(f, clock) for f in status.faults),
         choices=_choices(status),
+        clusters=_clusters(status),
         probes=_probes(status, spec, clock),
         traffic=tuple(loads.told(t, _named(spec.traffic, t.name), clock) for t in status.traffic),
         budgets=budgets.budgets(status, spec, clock),
@@ -87,6 +88,20 @@ def story(run: Run) -> Story:
         creator=run.spec.creator,
         seed=run.spec.seed,
         repeats=run.spec.repeat.run if run.spec.repeat is not None else "",
+    )
+
+
+def _clusters(status: RunStatus) -> tuple[tuple[str, ...], ...]:
+    """What came of the run in each of its clusters."""
+    return tuple(
+        (
+            each.name,
+            each.run or "-",
+            f"lost: {each.phase}" if each.lost and not each.ended else each.verdict or each.phase,
+            f"{each.effective} of {each.faults} faults effective",
+            each.reason or each.error,
+        )
+        for each in status.clusters
     )
 
 

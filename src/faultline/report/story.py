@@ -274,6 +274,7 @@ class Story:
     pauses: tuple[Halted, ...] = ()
     faults: tuple[FaultStory, ...] = ()
     choices: tuple[ChoiceStory, ...] = ()
+    clusters: tuple[tuple[str, ...], ...] = ()  # name, run, how it ended, effect, why
     probes: tuple[ProbeStory, ...] = ()
     traffic: tuple[TrafficStory, ...] = ()
     budgets: tuple[BudgetStory, ...] = ()

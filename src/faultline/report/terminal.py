@@ -36,6 +36,7 @@ def summary(story: Story, width: int, comparison: Comparison | None = None) -> s
         _notes(story, width),
         ["Hypothesis", *_wrap(clean(story.hypothesis), width, "  ")],
         _curves(story, width),
+        _clusters(story, width),
         _nodes(story, width),
         *(_search(search, width) for search in story.searches),
         _choices(story, width),
@@ -142,6 +143,14 @@ def _drawable(probe: ProbeStory) -> tuple[Point, ...]:
     if any(s.value is not None for s in probe.samples):
         return probe.points
     return tuple((s.at, None if s.ok is None else float(s.ok)) for s in probe.samples)
+
+
+def _clusters(story: Story, width: int) -> list[str]:
+    out: list[str] = []
+    for name, _, state, effect, why in story.clusters:
+        told = ", ".join(filter(None, (clean(state), effect, clean(why))))
+        out += _wrap(told, width, "    ", f"  {_harmless(name)}: ")
+    return ["Clusters", *out] if out else []
 
 
 def _nodes(story: Story, width: int) -> list[str]:
