@@ -64,7 +64,7 @@ def _plan(
         told: Any = data.get("metadata") or {}
         space = str(told.get("namespace") or namespace or rest.namespace)
         selector = resolving.selector_of(spec)
-        more = peers.needs(spec, space) | ({"owners"} if selector.objects is not None else set())
+        more = {*peers.needs(spec, space), *(["owners"] if selector.objects is not None else [])}
         seen = looking.look(client, own, selector, space, more)
         previews = previewing.Previews(client, spec)
         made = planning.plan(spec, space, seed, seen, previews.of)

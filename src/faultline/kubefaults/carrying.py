@@ -282,7 +282,14 @@ def packed(changes: Iterable[Change]) -> str:
 
 def unpacked(record: str) -> list[Change]:
     """The same changes; those of a Secret without their fields."""
-    empty = {"uid": "", "part": "", "fields": [], "object": None, "grace": None, "namespace": ""}
+    empty: dict[str, Any] = {
+        "uid": "",
+        "part": "",
+        "fields": [],
+        "object": None,
+        "grace": None,
+        "namespace": "",
+    }
     return [Change.from_json({**empty, **each}) for each in json.loads(record or "[]")]
 
 

@@ -40,14 +40,16 @@ def faults() -> dict[str, AnyFault]:
 
 def of_module(module: ModuleType) -> list[AnyFault]:
     """The faults that a module has of its own; what several have in common has no id."""
+    members: dict[str, Any] = vars(module)
+    own = [
+        cast(type, each)
+        for each in members.values()
+        if isinstance(each, type) and each.__module__ == module.__name__
+    ]
     return [
         cast("type[AnyFault]", each)()
-        for each in vars(module).values()
-        if isinstance(each, type)
-        and each.__module__ == module.__name__
-        and issubclass(each, ObjectFault)
-        and hasattr(each, "id")
-        and not inspect.isabstract(cast(type, each))
+        for each in own
+        if issubclass(each, ObjectFault) and hasattr(each, "id") and not inspect.isabstract(each)
     ]
 
 

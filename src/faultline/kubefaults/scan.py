@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
 
 from faultline.errors import InvalidDocument
 from faultline.kubeapi.client import Client
@@ -73,7 +72,7 @@ def _of(kind: Kind, each: Object) -> Iterator[Trace]:
             yield Trace(fault, None, words, owner, until, error.message)
     fault = notes.labels_of(each).get(OWNER)
     if fault and not meta.get("deletionTimestamp"):
-        told = cast("dict[str, Any]", notes.made_for(each))
+        told = notes.made_for(each)
         made = Change("create", kind, where, str(meta["name"]))
         owner, until = str(told.get("owner") or ""), float(told.get("until") or 0)
         yield Trace(fault, made, words, owner, until)

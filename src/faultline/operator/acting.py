@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import cast
 
 from faultline import __version__
 from faultline.api.condition import Condition
@@ -286,7 +287,7 @@ class Actor:
             case "plan", str():
                 known.told = stages.planned(told, answer)
             case "make", list():
-                known.told = stages.made(told, answer, now)
+                known.told = stages.made(told, cast("list[str]", answer), now)
             case "measure", carrying.Reading():
                 known.told = stages.measured(told, answer, now)
                 if known.told.effect == "unmeasured":  # there may be something to see later

@@ -68,7 +68,7 @@ def host(client: Client, found: HostObject, spec: HostSpec) -> Object:
 
 def host_status(client: Client, found: HostObject, told: HostStatus) -> Object:
     """What became of what a host is asked for; raises ApiError."""
-    change = {
+    change: Object = {
         "metadata": {"resourceVersion": found.version},
         "status": {"actual": [], "conditions": [], **_short(told)},
     }

@@ -29,7 +29,11 @@ def example(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     monkeypatch.setitem(sys.modules, made.__name__, made)
     exec(compile(code, str(PAGE), "exec"), vars(made))
     point = EntryPoint("budget", made.__name__, registry.GROUP)
-    monkeypatch.setattr(registry, "entry_points", lambda group: [point])
+
+    def points(group: str) -> list[EntryPoint]:
+        return [point] if group == registry.GROUP else []
+
+    monkeypatch.setattr(registry, "entry_points", points)
     registry.faults.cache_clear()
     yield made
     registry.faults.cache_clear()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from tests.kube.objects import crds
@@ -59,7 +59,7 @@ def now(bench: Bench, target: Object) -> Object | None:
 
 
 @contextmanager
-def restricted(bench: Bench) -> Iterator[None]:
+def restricted(bench: Bench) -> Generator[None]:
     """Operators have the rights that they are given when they are deployed, and no others."""
     families = {name.partition(".")[0] for name in faults()}
     rules = [*rbac.OPERATOR, *rbac.OPERATOR_AT_HOME, *rbac.objects(families)]
@@ -88,7 +88,7 @@ def restricted(bench: Bench) -> Iterator[None]:
 def test_all_of_them_at_once_are_made_and_taken_back(bench: Bench) -> None:
     crds.install(bench.client, *OTHER_KINDS)
     cases: dict[str, tuple[str, Object]] = {}
-    given = [tuple(each.values) for each in CASES]
+    given = [cast("tuple[str, dict[str, Any], str]", each.values) for each in CASES]
     for number, (name, params, kind) in enumerate([*given, *LOADS]):
         space = f"c{number}-{bench.mark}"
         made = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": space}}
@@ -148,8 +148,8 @@ def _begun(bench: Bench, fault: str) -> str:
 
     def over() -> Object:
         told = bench.status(fault)
-        done = (told.get("counts") or {}).get("injected") or told.get("phase") == "refused"
-        return told if done else {}
+        counts: Object = told.get("counts") or {}
+        return told if counts.get("injected") or told.get("phase") == "refused" else {}
 
     told = until(over, f"{fault} has begun", patience=60)
     return "" if told["phase"] != "refused" else str(told["message"])

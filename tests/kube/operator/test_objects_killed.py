@@ -88,7 +88,7 @@ class Rig:
         dying = Dying(self.server, writes, after=after)
         self.made.append(dying)
         clock = lambda: time.time() + self.later  # noqa: E731
-        return Actor(lambda: Client(dying), self.host, lambda _: None, lambda: True, clock,
+        return Actor(lambda: Client(dying), self.host, _ignored, lambda: True, clock,
                      (Here(), Here()))  # fmt: skip
 
     def told(self) -> Actual | None:
@@ -108,6 +108,10 @@ class Rig:
         self.until(actor, _is("active", "ended", "refused"))
         self.later = LASTS + 1
         self.until(actor, _is("ended", "refused"))
+
+
+def _ignored(_: Object) -> None:
+    """The host is read anew each time."""
 
 
 def _is(*stages: str) -> Callable[[Actual | None], bool]:
