@@ -143,7 +143,12 @@ def memory_folder() -> Path:
     private = os.environ.get("XDG_RUNTIME_DIR")
     if private and os.access(private, os.W_OK):
         return Path(private) / "faultline"
-    return Path("/dev/shm") / f"faultline-{real_user()}"  # noqa: S108 - see above
+    shared = Path("/dev/shm")  # noqa: S108 - see above
+    if not shared.is_dir():  # no Linux: only what asks a cluster works there
+        import tempfile
+
+        shared = Path(tempfile.gettempdir())
+    return shared / f"faultline-{real_user()}"
 
 
 def real_user() -> int:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
@@ -91,17 +92,21 @@ def _follow(
         if job is None:
             raise TargetGone(f"{called} was removed by somebody")
         for kind, text in _conditions(job).items():
-            output: dict[str, Any] = {"code": 0, "text": log(client, name, space), "json": None,
-                                      "job": f"{space}/{name}"}  # fmt: skip
+            output = _output(client, name, space)
             if kind == "Complete":
                 return Done(None, "", output)
             return Done("error", f"Job {space}/{name}: {text}", {**output, "code": 1})
         why = given_up()
         if why or time.monotonic() > until:
             told = f"given up: {why}" if why else "not done in time"
-            output = {"code": 0, "text": log(client, name, space), "json": None,
-                      "job": f"{space}/{name}"}  # fmt: skip
-            return Done("error", f"Job {space}/{name}: {told}", output)
+            return Done("error", f"Job {space}/{name}: {told}", _output(client, name, space))
+
+
+def _output(client: Client, name: str, space: str) -> dict[str, Any]:
+    text, found = log(client, name, space), cast(Any, None)
+    with suppress(ValueError):
+        found = json.loads(text)
+    return {"code": 0, "text": text, "json": found, "job": f"{space}/{name}"}
 
 
 def _conditions(job: Object) -> dict[str, str]:

@@ -24,8 +24,14 @@ def overflow() -> int:
 
 
 def outside(user: int) -> int:
-    """What a user of this namespace is in the one around it; the overflow user without a number."""
-    for line in Path("/proc/self/uid_map").read_text().splitlines():
+    """What a user of this namespace is in the one around it; the overflow user without a number.
+    Where there are no such namespaces, that user.
+    """
+    try:
+        told = Path("/proc/self/uid_map").read_text()
+    except FileNotFoundError:
+        return user
+    for line in told.splitlines():
         first, there, count = map(int, line.split())
         if first <= user < first + count:
             return user - first + there

@@ -23,6 +23,8 @@ from faultline.traffic.model import SECOND, Load, Tick
 JOBS: Final = Kind("Job", "jobs", "batch/v1")
 PODS: Final = Kind("Pod", "pods", "v1")
 LABEL: Final = "faultline.dev/traffic"
+USER: Final = 65532
+"""Nobody: sending needs no rights."""
 MOST: Final = 64 << 20
 """Bytes that are read of one log."""
 _LOOK = 0.5  # seconds between two looks for its pod
@@ -54,9 +56,12 @@ def manifest(place: Place, name: str, load: Load) -> Object:
         meta["ownerReferences"] = [place.owner]
     container: Object = {
         "name": "traffic", "image": place.image,
-        "command": ["faultline", "traffic", "worker"],
+        "args": ["traffic", "worker"],
         "env": [{"name": LOAD, "value": load.to_line().decode().strip()}],
-        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+        "securityContext": {
+            "allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": True, "runAsNonRoot": True, "runAsUser": USER,
+        },
     }  # fmt: skip
     if place.job.pull_policy:
         container["imagePullPolicy"] = place.job.pull_policy

@@ -164,7 +164,9 @@ class ClusterFaults:
         if found is None:
             return Reading.unmeasured("", _METHOD, f"the Fault {uid} is there no more")
         status = _status(found)
-        asked = str(cast(Object, found.get("spec") or {}).get("fault"))
+        spec = cast(Object, found.get("spec") or {})
+        given = cast(Object, spec.get("params") or {}).items()
+        asked = " ".join([str(spec.get("fault")), *(f"{name} {value}" for name, value in given)])
         if status.effect is None:
             why = status.message or f"it is {status.phase}"
             return Reading.unmeasured(asked, _METHOD, why)

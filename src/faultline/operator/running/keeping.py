@@ -108,6 +108,7 @@ class Keeper:
         self._connect, self._leader, self._caches = connect, leader, caches
         self.runs = Informer(RUNS, seen_of, self._run)
         self.schedules = Informer(SCHEDULES, seen_of, self._schedule)
+        self.unasked: Callable[[Object], str] = lambda _run: ""
         self._engines: dict[str, Engine] = {}
         self._not_before: dict[str, float] = {}
         self._wake, self._ending = threading.Event(), threading.Event()
@@ -191,7 +192,9 @@ class Keeper:
 
         image = os.environ.get(IMAGE, "")
         means = partial(meaning.means, self._caches)
-        return Surroundings(connect, means, self._caches.halted, self._folder, image)
+        return Surroundings(
+            connect, means, self._caches.halted, self._folder, image, self.unasked
+        )  # fmt: skip
 
     def _end(self, namespaces: list[str]) -> None:
         ending = [self._engines.pop(each) for each in namespaces if each in self._engines]

@@ -19,11 +19,11 @@ from faultline.engine.ports import Injecting, Tools
 from faultline.engine.runs import Runs
 from faultline.engine.signals import Heard
 from faultline.engine.wiring import engines
-from faultline.errors import Halted
+from faultline.errors import Halted, Refused
 from faultline.kubeapi.client import Client
-from faultline.kubeapi.model import ApiError, Rest, Wrapped
+from faultline.kubeapi.model import ApiError, Object, Rest, Wrapped
 from faultline.operator.running import bounds, clocks
-from faultline.operator.running.faults import ClusterFaults, Resolve
+from faultline.operator.running.faults import RUNS, ClusterFaults, Resolve
 from faultline.operator.running.members import ClusterMembers
 from faultline.operator.running.traffic import ClusterTraffics
 from faultline.probes.prober import Probers
@@ -52,6 +52,7 @@ class Surroundings:
     halted: Callable[[], str | None]  # why everything is stopped; None if nothing is
     folder: Path  # for locks: nothing in it counts
     image: str = ""  # of the Jobs that send traffic
+    unasked: Callable[[Object], str] = lambda _run: ""  # why a Run counts as nobody's
 
 
 def takes(run: Summary) -> bool | None:
@@ -95,6 +96,13 @@ class ClusterRuns(Runs):
             made.tools.traffic.run = made.carrying.run
         return made
 
+    def check(self, run: Run) -> None:
+        """Whether the run may be carried out here; raises InvalidDocument, Refused."""
+        check(self.namespace, run)
+        found = self._client.get(RUNS, run.metadata.name, self.namespace)
+        if why := self.around.unasked({**found, "kind": "Run"}):
+            raise Refused(why)
+
     def reach(self) -> Rest:
         """A connection to the cluster, with this namespace."""
         return Within(self.around.connect(), self.namespace)
@@ -114,7 +122,7 @@ class ClusterRuns(Runs):
             partial(environment, client), engines, heard=heard, doer=doer,
             choose=lambda *_: None, instant=clocks.instant,
             members=ClusterMembers(self.reach, self.namespace),
-            check=partial(check, self.namespace), goes_on=True,
+            check=self.check, goes_on=True,
         )  # fmt: skip
 
 
