@@ -59,6 +59,16 @@ def scan(
             unread(kind, error)
 
 
+def one(client: Client, kind: Kind, namespace: str, name: str) -> list[Trace]:
+    """Everything of ours on one object; raises ApiError."""
+    try:
+        return [*_of(kind, client.get(kind, name, namespace))]
+    except ApiError as error:
+        if error.status == 404:
+            return []
+        raise
+
+
 def _of(kind: Kind, each: Object) -> Iterator[Trace]:
     meta = metadata(each)
     where = str(meta.get("namespace") or "")

@@ -12,7 +12,7 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import cast
@@ -68,7 +68,8 @@ Outcome = tuple[str, Verb, object, FaultlineError | None]
 class Actor:
     """Carries out what its Host asks for, while `leads` says so.
 
-    `host` reads that Host as it is known, `put` takes in what a write of it has answered.
+    `host` reads that Host as it is known, `put` takes in what a write of it has answered; `pods`
+    are those with a mark of ours.
     """
 
     def __init__(
@@ -79,9 +80,10 @@ class Actor:
         leads: Callable[[], bool],
         clock: Callable[[], float] = time.time,
         pools: tuple[Executor, Executor] | None = None,
+        pods: Callable[[], Iterable[tuple[str, str]]] = tuple,
     ) -> None:
         self._connect, self._host, self._put, self._leads = connect, host, put, leads
-        self._clock = clock
+        self._clock, self._pods = clock, pods
         self._acts, self._waits = pools or (
             ThreadPoolExecutor(ACTORS, "act"), ThreadPoolExecutor(WATCHERS, "measure"),
         )  # fmt: skip
@@ -333,7 +335,7 @@ class Actor:
     def _sweep(self) -> None:
         """Undo what carries a mark and stands in no Host: whatever lost its record."""
         try:
-            sweeping.sweep(self._client())
+            sweeping.sweep(self._client(), self._pods())
         except FaultlineError as error:
             _log.warning("marks that nobody knows cannot be looked for: %s", error.message)
 

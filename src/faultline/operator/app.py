@@ -99,7 +99,7 @@ class Operator:
         )  # fmt: skip
         self.actor = Actor(
             self._connect, lambda: self.caches.hosts.get(OBJECTS), self.caches.hosts.put,
-            lambda: self.leader.leads and self.caches.synced,
+            lambda: self.leader.leads and self.caches.synced, pods=self.caches.marked_pods,
         )  # fmt: skip
         self.runs = Keeper(self._connect, self.leader, self.caches)
         apart = Budget(self.settings.rate, round(self.settings.rate * 2))  # nobody waits for ours
@@ -109,6 +109,7 @@ class Operator:
             Policy(own, self.settings.opt_in, self.settings.protect),
         )  # fmt: skip
         self.actor.permit = self.guarded.permit
+        self.runs.unasked = self.guarded.unasked
         self._cases: dict[str, Case] = {}  # by uid of the fault
         self._dirty: set[str] = set()  # hosts
         self._led = False

@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 from faultline.errors import FaultlineError
 from faultline.kubeapi.client import Client
 from faultline.kubeapi.model import ApiError, Kind, Object
+from faultline.kubefaults.notes import NOTE, OWNER
 from faultline.operator import conditions, living, peers, resolving
 from faultline.operator.cluster import Cluster, node_of, pod_of
 from faultline.operator.hosts import OBJECTS, HostObject
@@ -126,6 +127,14 @@ class Caches:
             )
             for name, host in self.hosts.all().items()
         }
+
+    def marked_pods(self) -> list[tuple[str, str]]:
+        """Pods that a fault of objects has changed or made, by namespace and name."""
+        return [
+            (pod.namespace, pod.name)
+            for pod in self.pods.all().values()
+            if OWNER in pod.labels or any(name.startswith(NOTE) for name in pod.annotations)
+        ]
 
     def halted(self) -> str | None:
         """Why everything is stopped; None if nothing is."""

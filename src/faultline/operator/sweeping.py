@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 
 from faultline.api.host import HostSpec, HostStatus
 from faultline.kubeapi.client import Client
@@ -13,14 +14,20 @@ from faultline.kubefaults.change import Outcome
 from faultline.operator.hosts import OBJECTS
 from faultline.operator.writing import HOSTS
 
-_MADE = ("ConfigMap", "Pod", "NetworkPolicy", "ResourceQuota", "LimitRange", "Secret", "Job")
+PODS = Kind("Pod", "pods", "v1")
+_MADE = ("ConfigMap", "NetworkPolicy", "ResourceQuota", "LimitRange", "Secret", "Job")
 _log = logging.getLogger(__name__)
 
 
-def sweep(client: Client) -> int:
-    """Undo what carries a mark and is wanted nowhere; how many marks that were. Raises ApiError."""
+def sweep(client: Client, pods: Iterable[tuple[str, str]] = ()) -> int:
+    """Undo what carries a mark and is wanted nowhere; how many marks that were. Raises ApiError.
+
+    `pods` are those that may have one, by namespace and name: of all there may be very many.
+    """
     kinds = scan.listed(client, _kinds())
     found = list(scan.scan(client, kinds, _unread))
+    for space, name in pods:
+        found += scan.one(client, PODS, space, name)
     if not found:
         return 0
     # Read behind the marks: what is wanted stood there before any of them was made.
@@ -40,7 +47,7 @@ def sweep(client: Client) -> int:
 def _kinds() -> list[str]:
     """What faults change and make."""
     named = {kind for fault in registry.faults().values() for kind in fault.kinds}
-    return sorted(named | {*_MADE, "Service"})
+    return sorted((named | {*_MADE, "Service"}) - {"Pod"})
 
 
 def _wanted(client: Client) -> set[str]:

@@ -137,7 +137,7 @@ def order(fault: str, params: dict[str, Any], target: Object, **more: Any) -> Ob
 @pytest.fixture
 def rig(kinds: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
     monkeypatch.setattr("faultline.kubefaults.model.PATIENCE", 0.0)
-    monkeypatch.setattr(sweeping, "sweep", lambda _: 0)
+    monkeypatch.setattr(sweeping, "sweep", lambda *_: 0)
     with closing(kinds.client()) as client:
         made = Rig(kinds, client)
         yield made
