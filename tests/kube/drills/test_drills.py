@@ -48,7 +48,7 @@ def test_a_copy_is_replaced_and_nobody_notices(field: Field) -> None:
     field.ready("web")
     before = field.pods("web")
     told = run(field, "keep-ha-fresh", copies=3, errors="60%", back="60s", rate=10)
-    assert told["verdict"] == "held", told
+    assert told["verdict"] == "held", (told["reason"], told.get("aborted"), told["points"])
     points = told["points"]
     assert points["impact"] <= points["recovered"]
     assert points["score"] == 100
@@ -132,9 +132,9 @@ def test_red_breaks_the_standard_and_blue_mends_it(field: Field) -> None:
     field.serve("web", 1)
     field.ready("web")
     with prometheus(field.address("web")) as url:
-        told = run(field, "network-red-blue", prometheus=url, duration="12s", window="3s",
-                   latency="3500ms", rate=5, flow=3, found="60s", mended="90s")  # fmt: skip
-    assert told["verdict"] == "held", told
+        told = run(field, "network-red-blue", prometheus=url, duration="16s", window="3s",
+                   latency="2s", rate=5, flow=2, found="15s", mended="90s")  # fmt: skip
+    assert told["verdict"] == "held", (told["reason"], told.get("aborted"), told["points"])
     (fault,) = told["faults"]
     assert (fault["effect"], fault["end"]) == ("effective", "recovered")
     points = told["points"]
