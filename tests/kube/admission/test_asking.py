@@ -128,13 +128,18 @@ def test_what_a_run_or_a_schedule_would_do_counts_too(
     asked.make("Experiment", "kept", graph, hers)  # by somebody who may
     said = asked.refused(lambda: asked.make("Run", "r", {"experiment": "kept"}, hers, anna))
     assert "Experiment kept" in said.message
-    program = {**EXPERIMENT, "faults": [], "nodes": [
-        {"name": "t", "type": "task", "command": {"command": ["/bin/true"]}}
-    ]}  # fmt: skip
+    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "j"}, "spec": {}}
+    task = {"name": "t", "type": "task", "job": {"manifest": job}}
     said = asked.refused(
-        lambda: asked.make("Run", "r", {"experiment": "x", "resolved": program}, hers, anna)
+        lambda: asked.make(
+            "Run",
+            "r",
+            {"experiment": "x", "resolved": {**EXPERIMENT, "faults": [], "nodes": [task]}},
+            hers,
+            anna,
+        )
     )
-    assert f"may not create pods/exec in {asked.own}" in said.message
+    assert f"may not create jobs.batch in {hers}" in said.message
 
 
 def test_what_the_operator_makes_is_by_whoever_asked_for_its_run(

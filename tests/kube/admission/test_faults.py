@@ -16,7 +16,7 @@ from faultline.agent.warden import Warden
 from faultline.kubeapi.client import Client
 from faultline.kubeapi.model import ApiError, Kind, Object, metadata
 from faultline.kubefaults import registry, webhooks
-from faultline.kubefaults.admission import AdmissionFault
+from faultline.kubefaults.admission_base import AdmissionFault
 from faultline.kubefaults.model import View
 from faultline.kubefaults.notes import labels_of
 

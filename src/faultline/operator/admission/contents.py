@@ -17,7 +17,6 @@ from faultline.api import admission
 from faultline.api.admission import depends, placeholders
 from faultline.api.experiment import Experiment, ExperimentSpec
 from faultline.api.graph import FaultStep, SearchStep, TaskStep, walk
-from faultline.api.probe import ProbeBase
 from faultline.api.run import ChildSpec, RunSpec
 from faultline.api.schedule import ScheduleSpec
 from faultline.api.selector import Selector
@@ -45,7 +44,6 @@ class Contents:
 
     faults: tuple[Asked, ...] = ()
     rights: tuple[tuple[str, Right], ...] = ()  # what else it demands, and where that stands
-    programs: tuple[str, ...] = ()  # where it has the operator run a program
 
 
 def of(kind: str, namespace: str, spec: Object, client: Client) -> Contents:
@@ -121,15 +119,12 @@ def _of_experiment(
         for each in found.faults
         if not depends(data, each.path.replace(path, "spec", 1), open_)
     )
-    return Contents(known, found.rights, found.programs)
+    return Contents(known, found.rights)
 
 
 def _of_spec(path: str, spec: ExperimentSpec, namespace: str) -> Contents:
     faults = [Asked(f"{path}.faults.{n}", each) for n, each in enumerate(spec.faults)]
     rights: list[tuple[str, Right]] = []
-    programs = [
-        f"{path}.probes.{number}" for number, each in enumerate(spec.probes) if _runs_program(each)
-    ]
     for part, steps in (("nodes", spec.nodes), ("finally", spec.finally_)):
         for where, step in walk(steps, f"{path}.{part}"):
             if isinstance(step, FaultStep):
@@ -140,20 +135,13 @@ def _of_spec(path: str, spec: ExperimentSpec, namespace: str) -> Contents:
                 meta = cast(Object, step.job.manifest.get("metadata") or {})
                 space = str(meta.get("namespace") or namespace)
                 rights.append((where, Right.read("create jobs.batch", space)))
-            elif isinstance(step, TaskStep) and step.command is not None:
-                programs.append(where)
-    return Contents(tuple(faults), tuple(rights), tuple(programs))
-
-
-def _runs_program(probe: ProbeBase) -> bool:
-    return getattr(probe, "type", "") == "command"
+    return Contents(tuple(faults), tuple(rights))
 
 
 def _joined(found: Sequence[Contents]) -> Contents:
     return Contents(
         tuple(one for each in found for one in each.faults),
         tuple(one for each in found for one in each.rights),
-        tuple(one for each in found for one in each.programs),
     )
 
 

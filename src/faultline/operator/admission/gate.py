@@ -10,6 +10,7 @@ from dataclasses import replace
 from faultline.errors import FaultlineError, Refused, UnknownName
 from faultline.injection import registry
 from faultline.kubeapi.client import Client
+from faultline.kubeapi.model import Object
 from faultline.kubefaults.carrying import Order
 from faultline.kubefaults.rights import Right
 from faultline.operator import resolving
@@ -146,6 +147,11 @@ class Guarded:
     ) -> tuple[FaultView, Cluster | None]:
         """As `Gate.passed`."""
         return self.gate.passed(fault, cluster, self._caches.spaces.all())
+
+    def unasked(self, each: Object) -> str:
+        """Why an object counts as nobody's; empty if somebody asked for it."""
+        signer = self._signer()
+        return UNSIGNED if signer is not None and signer.requester(each) is None else ""
 
     def permit(self, order: Order, demands: Sequence[Right]) -> None:
         """As `Gate.permit`, by who wants it."""

@@ -117,12 +117,7 @@ class Judge:
                 "MutatingWebhookConfiguration faultline in place?",
             )  # fmt: skip
         namespace = str(request.get("namespace") or "")
-        if kind == "Probe":
-            programs = ("spec",) if spec.get("type") == "command" else ()
-            asked = contents.Contents(programs=programs)
-        else:
-            asked = contents.of(kind, namespace, spec, self.client)
-        self._permitted(who, namespace, asked)
+        self._permitted(who, namespace, contents.of(kind, namespace, spec, self.client))
 
     def _halted(self) -> None:
         for halt in self.client.every(HALTS):
@@ -134,11 +129,6 @@ class Judge:
                 raise Denied(403, "Forbidden", f"everything is halted{told}; {hint}")
 
     def _permitted(self, who: Requester, namespace: str, asked: contents.Contents) -> None:
-        own = self.policy.own
-        for path in asked.programs:
-            self._has(who, path, "a program that the operator runs", [
-                Right.read("create pods/exec", own)
-            ])  # fmt: skip
         for path, right in asked.rights:
             self._has(who, path, "a Job", [right])
         for one in asked.faults:
