@@ -54,7 +54,7 @@ def scale(bench: Bench, name: str = "scale", **fields: Any) -> Object:
     )  # fmt: skip
 
 
-def told(bench: Bench, kind: Kind = HOSTS, name: str = OBJECTS) -> Object:
+def state(bench: Bench, kind: Kind = HOSTS, name: str = OBJECTS) -> Object:
     """The status of an object of the cluster."""
     found: Object = bench.client.get(kind, name).get("status") or {}
     return found
@@ -90,7 +90,7 @@ def test_one_is_made_measured_undone_and_forgotten(bench: Bench) -> None:
     until(lambda: not (bench.get("wild") or {})["metadata"].get("finalizers"))
     host = bench.client.get(HOSTS, OBJECTS)
     assert not host["spec"].get("desired")
-    until(lambda: not told(bench).get("actual"))
+    until(lambda: not state(bench).get("actual"))
 
 
 def test_deleting_it_undoes_it_at_once_and_others_keep_what_they_wrote(bench: Bench) -> None:
@@ -134,7 +134,7 @@ def test_a_halt_undoes_it_and_refuses_what_is_new(bench: Bench) -> None:
         bench.phase("scale", "ended")
         assert now(bench, target)["spec"]["replicas"] == 4
         name = metadata(halt)["name"]
-        until(lambda: told(bench, HALTS, name).get("undone"))
+        until(lambda: state(bench, HALTS, name).get("undone"))
         scale(bench, "late")
         assert "the shop is down" in bench.phase("late", "refused")["message"]
     finally:
