@@ -135,22 +135,28 @@ def _answers(through: Through) -> bool:
         return False
 
 
-@pytest.fixture
-def controller(through: Through) -> Iterator[subprocess.Popen[bytes]]:
-    """The example, as a client of the proxy, once it has done its work."""
-    through.want()
-    through.put("first")
+@pytest.fixture(scope="module")
+def example(through: Through) -> Iterator[subprocess.Popen[bytes]]:
+    """The controller of the documentation, as a client of the proxy."""
     env = {**os.environ, "KUBECONFIG": str(through.kubeconfig)}
     words = [sys.executable, str(ROOT / "examples/kube-proxy/controller.py"), through.namespace]
-    process = subprocess.Popen(words, env=env, stdout=subprocess.DEVNULL)
-    try:
-        until(lambda: through.copy() == "first", "the controller works")
+    with subprocess.Popen(words, env=env, stdout=subprocess.DEVNULL) as process:
         yield process
-        through.want()
-        until(lambda: _converges(through), "it works as before when the faults have gone")
-    finally:
         process.kill()
-        process.wait()
+
+
+@pytest.fixture
+def controller(
+    through: Through, example: subprocess.Popen[bytes]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """The same once it has done its work, and does it again when the faults have gone."""
+    through.want()
+    through.put("first")
+    until(lambda: through.copy() == "first", "the controller works")
+    yield example
+    through.want()
+    until(lambda: _converges(through), "it works as before when the faults have gone")
+    assert example.poll() is None
 
 
 def _converges(through: Through) -> bool:
