@@ -32,6 +32,7 @@ from faultline.cli.main import cli
 from faultline.errors import FaultlineError, all_errors
 from faultline.injection import registry
 from faultline.injection.model import Ending
+from faultline.kube import capabilities, chart
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "docs" / "reference"
@@ -366,6 +367,17 @@ def with_example(page: str) -> str:
     return f"{before}{EXAMPLE_START}\n\n```python\n{example}```\n\n{EXAMPLE_STOP}{after}"
 
 
+def with_capabilities() -> str:
+    """The page about clusters with its table of capabilities made new."""
+    text = (ROOT / "docs" / "install-kubernetes.md").read_text()
+    before, _, rest = text.partition("<!-- capabilities: begin -->")
+    _, _, after = rest.partition("<!-- capabilities: end -->")
+    rows = ((code(each.name), each.text) for each in capabilities.needed())
+    listed = table(("capability", "what it is for, by family of faults"), rows)
+    marks = ("<!-- capabilities: begin -->", "<!-- capabilities: end -->")
+    return f"{before}{marks[0]}\n\n{listed}\n{marks[1]}{after}"
+
+
 def pages() -> dict[Path, str]:
     """Every generated file with its text."""
     reference = {
@@ -378,7 +390,9 @@ def pages() -> dict[Path, str]:
     }
     made = {REFERENCE / name: f"{NOTE}{text.rstrip()}\n" for name, text in reference.items()}
     worked = {ROOT / page: with_example(page) for page in WITH_EXAMPLE}
-    return {**made, **worked, ROOT / "README.md": readme()}
+    charted = {ROOT / "deploy" / "chart" / name: text for name, text in chart.files().items()}
+    deployed = {ROOT / "docs" / "install-kubernetes.md": with_capabilities()}
+    return {**made, **worked, **charted, **deployed, ROOT / "README.md": readme()}
 
 
 def main() -> None:

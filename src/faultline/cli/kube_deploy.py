@@ -60,6 +60,9 @@ def _settings(given: Mapping[str, Any]) -> Settings:
     if given["image"] is not None:
         values["image"], tag = _split(given["image"])
         values |= {"tag": tag} if tag else {}
+        host = str(values["image"]).partition("/")
+        if host[1] and (set(".:") & set(host[0]) or host[0] == "localhost"):
+            values.setdefault("registry", "")  # it names its own
     return chosen(values, given["pairs"])
 
 
@@ -83,9 +86,7 @@ def manifests(namespace: str, no_crds: bool, form: str, **given: Any) -> int:
     """
     from faultline.kube.manifests import objects
 
-    made = objects(_settings(given), namespace)
-    if no_crds:
-        made = [each for each in made if each["kind"] != "CustomResourceDefinition"]
+    made = objects(_settings(given), namespace, kinds=not no_crds)
     if form == "json":
         output.emit({"apiVersion": "v1", "kind": "List", "items": made}, form)
         return 0

@@ -16,7 +16,7 @@ from pydantic.alias_generators import to_camel
 
 from faultline import __version__
 from faultline.api.model import Model
-from faultline.kube import capabilities, manifests, rbac
+from faultline.kube import capabilities, manifests, rbac, webhook
 from faultline.kube.manifests import Object
 from faultline.kube.settings import PROFILES, Settings
 
@@ -56,6 +56,7 @@ class Chosen:
         self.pull_secrets = Asked('include "faultline.pullSecrets" . | fromJsonArray')
         self.faults = Asked('join "," .Values.agent.faults')
         self.agent_security = Asked('include "faultline.agentSecurity" . | fromJson')
+        self.operator_more = Asked('(include "faultline.operatorMore" . | fromJsonArray)')
 
     def joined(self, first: list[Any], more: Any) -> Any:
         words = " ".join(_argument(each) for each in first)
@@ -101,6 +102,8 @@ def _helpers() -> str:
     single = manifests.security(settings, "unprivileged")
     del single["capabilities"]["add"]
     always = " ".join(json.dumps(name) for name in capabilities.ALWAYS)
+    hooked = " ".join(json.dumps(word) for word in webhook.ARGUMENTS)
+    trusting, opted = json.dumps(manifests.TRUSTING[0]), manifests.OPT_IN[0]
     families = {family: sorted(needed) for family, needed in capabilities.FAMILIES.items()}
     return f"""\
 {{{{- /* Made by `faultline kube chart`. */ -}}}}
@@ -126,6 +129,12 @@ def _helpers() -> str:
 {{{{- $wanted | uniq | sortAlpha | toJson -}}}}
 {{{{- end }}}}
 
+{{{{- define "faultline.operatorMore" -}}}}
+{{{{- $words := ternary (list {hooked}) (list {trusting}) .Values.webhook.enabled -}}}}
+{{{{- if .Values.operator.optIn }}}}{{{{ $words = append $words "{opted}" }}}}{{{{ end -}}}}
+{{{{- concat $words .Values.operator.extraArgs | toJson -}}}}
+{{{{- end }}}}
+
 {{{{- define "faultline.agentSecurity" -}}}}
 {{{{- if eq .Values.profile "full" -}}}}
 {full}
@@ -146,7 +155,7 @@ def _objects_rights() -> str:
     made = template(manifests.object_faults(Chosen(), []), ".Values.operator.objectFaults")
     lookup = f"""\
 {{{{- $families := `{json.dumps(rbac.OBJECTS)}` | fromJson -}}}}
-{{{{- $rules := list -}}}}
+{{{{- $rules := `{json.dumps(rbac.ACT)}` | fromJsonArray -}}}}
 {{{{- range .Values.operator.objectFaults -}}}}
 {{{{- $rules = concat $rules (get $families . | default list) -}}}}
 {{{{- end }}}}
@@ -154,12 +163,18 @@ def _objects_rights() -> str:
     return lookup + made.replace("rules: []", "rules: {{ $rules | toJson }}")
 
 
-def _runs() -> str:
-    """A Role for each namespace in which Runs are carried out."""
-    v = Chosen()
-    made = template(manifests.runs(v, Asked("$at")))
-    made = made.replace(".Release.Namespace", "$.Release.Namespace")
-    return f"{{{{- range $at := .Values.operator.runNamespaces }}}}\n---\n{made}{{{{- end }}}}\n"
+def _spaces() -> str:
+    """A Role for each namespace in which Runs are carried out, or read Secrets."""
+    v, at = Chosen(), Asked("$at")
+    everywhere = template(manifests.runs(v))
+    text = f'{{{{- if has "{manifests.EVERYWHERE}" .Values.operator.runNamespaces }}}}\n'
+    text += f"{everywhere}{{{{- else }}}}\n{_each('runNamespaces', manifests.runs(v, at))}"
+    return f"{text}{{{{- end }}}}\n{_each('secretNamespaces', manifests.secrets(v, at))}"
+
+
+def _each(setting: str, objects: list[Object]) -> str:
+    made = template(objects).replace(".Release.Namespace", "$.Release.Namespace")
+    return f"{{{{- range $at := .Values.operator.{setting} }}}}\n---\n{made}{{{{- end }}}}\n"
 
 
 def _leaving() -> str:
@@ -220,7 +235,7 @@ def _values() -> str:
 
 def _section(model: type[Model], values: Object, indent: str) -> str:
     text = ""
-    for name, field in model.model_fields.items():
+    for name, field in model.explained().items():
         key = to_camel(name)
         help_text = " ".join((field.description or "").split())
         text += "\n" + "".join(f"{indent}# {line}\n" for line in _wrapped(help_text, indent))
@@ -303,7 +318,7 @@ def files() -> dict[str, str]:
         "templates/quota.yaml": template(manifests.quota(v)),
         "templates/operator-account.yaml": template(manifests.operator_account(v)),
         "templates/operator-objects.yaml": _objects_rights(),
-        "templates/operator-runs.yaml": _runs(),
+        "templates/operator-namespaces.yaml": _spaces(),
         "templates/operator.yaml": template(
             [*manifests.operator(v), *manifests.metrics_service(v)]
         ),
@@ -315,8 +330,10 @@ def files() -> dict[str, str]:
         condition = f".Values.monitoring.{to_camel(wanted)}"
         name = wanted.replace("_", "-")
         made[f"templates/monitoring-{name}.yaml"] = template(objects, condition)
-    if hook := manifests.webhook(v):
-        made["templates/webhook.yaml"] = template(hook, ".Values.webhook.enabled")
+    hook = ".Values.webhook.enabled"
+    made["templates/webhook.yaml"] = template(manifests.hook(v), hook)
+    tried = f"and {hook} .Values.operator.dryRuns"
+    made["templates/webhook-dry-runs.yaml"] = template(manifests.dry_runs(v), tried)
     for each in manifests.definitions():
         name = str(each["spec"]["names"]["singular"])
         made[f"crds/{name}.yaml"] = json.dumps(each, ensure_ascii=False) + "\n"

@@ -28,12 +28,12 @@ KINDS: Final = "CustomResourceDefinition"
 FINALIZER: Final = "faultline.dev/undo"
 HALT: Final = "uninstall"
 OURS: Final = f"{PART_OF}=faultline"
+HOOKS: Final = ("ValidatingWebhookConfiguration", "MutatingWebhookConfiguration")
 ORDER: Final = (
-    # What could refuse the rest goes first; agents before the Hosts that they would make anew.
-    "ValidatingWebhookConfiguration", "MutatingWebhookConfiguration", "DaemonSet", "Deployment",
-    "Job", "Service", "ConfigMap", "Secret", "ServiceMonitor", "PrometheusRule", "ResourceQuota",
-    "PodDisruptionBudget", KINDS, "RoleBinding", "Role", "ClusterRoleBinding", "ClusterRole",
-    "ServiceAccount",
+    # Agents before the Hosts that they would make anew, the operator before its webhooks.
+    "DaemonSet", "Deployment", *HOOKS, "Job", "Service", "ConfigMap", "Secret", "ServiceMonitor",
+    "PrometheusRule", "ResourceQuota", "PodDisruptionBudget", KINDS, "RoleBinding", "Role",
+    "ClusterRoleBinding", "ClusterRole", "ServiceAccount",
 )  # fmt: skip
 PATIENCE: Final = 150.0  # seconds: an undo may take 60, and a lease may have to end before
 _STEP: Final = 0.3

@@ -7,13 +7,12 @@ at what a value is; what depends on the profile is decided by whoever calls them
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable
-from importlib.util import find_spec
-from typing import Any, Final, Protocol, cast
+import json
+from functools import cache
+from typing import Any, Final, Protocol
 
 from faultline.api.kinds import KINDS
-from faultline.kube import monitoring, rbac
+from faultline.kube import monitoring, rbac, webhook
 from faultline.kube.crds import crd
 from faultline.kube.settings import Settings
 
@@ -27,6 +26,9 @@ LABELS: Final = {"app.kubernetes.io/name": "faultline", PART_OF: "faultline"}
 USER: Final = 65532
 CGROUPS: Final = "/sys/fs/cgroup"
 RUN: Final = "/run/faultline"
+TRUSTING: Final = ("--trust-all",)
+OPT_IN: Final = ("--opt-in",)
+EVERYWHERE: Final = "*"
 
 
 class Values(Protocol):
@@ -40,6 +42,7 @@ class Values(Protocol):
     pull_secrets: Any  # as a pod lists them
     faults: Any  # those that agents carry out, joined by commas
     agent_security: Any  # the securityContext of an agent
+    operator_more: Any  # arguments of the operator that follow from what is chosen
 
     def joined(self, first: list[Any], more: Any) -> Any:
         """A list and what is chosen to follow it."""
@@ -64,10 +67,14 @@ def namespace(v: Values) -> list[Object]:
 
 def definitions() -> list[Object]:
     """The kinds, labelled as ours."""
-    made = [crd(kind) for kind in sorted(KINDS)]
-    for each in made:
-        each["metadata"]["labels"] = {**each["metadata"].get("labels", {}), **LABELS}
-    return made
+    return [json.loads(_definition(kind)) for kind in sorted(KINDS)]
+
+
+@cache
+def _definition(kind: str) -> str:
+    made = crd(kind)
+    made["metadata"]["labels"] = {**made["metadata"].get("labels", {}), **LABELS}
+    return json.dumps(made)
 
 
 def quota(v: Values) -> list[Object]:
@@ -114,11 +121,20 @@ def object_faults(v: Values, families: list[str]) -> list[Object]:
     ]
 
 
-def runs(v: Values, at: Any) -> list[Object]:
-    """What the operator may do in one namespace in which it carries out Runs."""
+def runs(v: Values, at: Any = "") -> list[Object]:
+    """What the operator may do in one namespace in which it carries out Runs, or in all."""
     told, name = labels("operator"), f"{OPERATOR}-runs"
     return [
         rbac.role(name, rbac.RUNS, told, at),
+        rbac.binding(name, OPERATOR, v.namespace, told, at),
+    ]
+
+
+def secrets(v: Values, at: Any) -> list[Object]:
+    """Where Runs may name Secrets."""
+    told, name = labels("operator"), f"{OPERATOR}-secrets"
+    return [
+        rbac.role(name, rbac.SECRETS, told, at),
         rbac.binding(name, OPERATOR, v.namespace, told, at),
     ]
 
@@ -132,13 +148,20 @@ def operator(v: Values) -> list[Object]:
     """The Deployment of the operator: an ordinary pod that only talks to the API server."""
     told = labels("operator")
     words = ["operator", f"--rate={v.operator.rate}", f"--metrics=0.0.0.0:{monitoring.PORT}"]
+    ports = [
+        {"name": "metrics", "containerPort": monitoring.PORT, "protocol": "TCP"},
+        webhook.CONTAINER_PORT,
+    ]
     container: Object = {
         "name": "operator",
         "image": v.image,
         "imagePullPolicy": v.pull_policy,
-        "args": v.joined(words, v.operator.extra_args),
-        "env": _environment(FAULTLINE_NAMESPACE="metadata.namespace"),
-        "ports": [{"name": "metrics", "containerPort": monitoring.PORT}],
+        "args": v.joined(words, v.operator_more),
+        "env": [
+            *_environment(FAULTLINE_NAMESPACE="metadata.namespace"),
+            {"name": "FAULTLINE_IMAGE", "value": v.image},
+        ],
+        "ports": ports,
         "resources": v.operator.resources,
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -210,7 +233,7 @@ def _folders(v: Values) -> tuple[list[Object], list[Object]]:
     """What of the machine is mounted, and where: its journal, its control groups, no file else."""
     kept = "DirectoryOrCreate"
     known = (
-        ("state", v.agent.state_folder, "/var/lib/faultline", kept),
+        ("state", v.agent.state_folder, v.agent.state_folder, kept),
         ("run", RUN, RUN, kept),
         ("cgroup", CGROUPS, CGROUPS, "Directory"),
     )
@@ -245,6 +268,7 @@ def agent(v: Values) -> list[Object]:
         "env": [
             {"name": "FAULTLINE_MACHINE", "value": "1"},
             {"name": "FAULTLINE_FAULTS", "value": v.faults},
+            {"name": "FAULTLINE_STATE", "value": v.agent.state_folder},
             *_environment(**fields),
         ],
         "resources": v.agent.resources,
@@ -299,19 +323,29 @@ def monitored(v: Values) -> dict[str, list[Object]]:
     }
 
 
-WEBHOOK: Final = "faultline.kube.webhook"
-"""The module that makes the objects of the admission webhook, by `objects(v: Values)`: its Service,
-its configuration and what else it needs. Left out while there is none."""
+def hook(v: Values) -> list[Object]:
+    """The admission webhook: how it is reached, what it may do, and what the server asks it."""
+    told, name = labels("operator"), f"{OPERATOR}-webhook"
+    agents, other = labels("agent"), f"{AGENT}-webhook"
+    return [
+        webhook.service(v.namespace, told, told),
+        rbac.role(name, webhook.OPERATOR, told),
+        rbac.binding(name, OPERATOR, v.namespace, told),
+        rbac.role(name, webhook.OPERATOR_AT_HOME, told, v.namespace),
+        rbac.binding(name, OPERATOR, v.namespace, told, v.namespace),
+        rbac.role(other, webhook.AGENT, agents),
+        rbac.binding(other, AGENT, v.namespace, agents),
+        rbac.role(other, webhook.AGENT_AT_HOME, agents, v.namespace),
+        rbac.binding(other, AGENT, v.namespace, agents, v.namespace),
+        *webhook.configurations(v.namespace),
+    ]
 
 
-def webhook(v: Values) -> list[Object]:
-    """The admission webhook."""
-    if find_spec(WEBHOOK) is None:
-        return []
-    made = cast("Callable[[Values], list[Object]]", vars(importlib.import_module(WEBHOOK)).get(
-        "objects", lambda _v: []
-    ))  # fmt: skip
-    return made(v)
+def dry_runs(v: Values) -> list[Object]:
+    """What the operator may do to try faults of admission."""
+    told, name = labels("operator"), f"{OPERATOR}-dry-runs"
+    rules = [each for each in webhook.FAULTS if each["resources"] == ["*"]]
+    return [rbac.role(name, rules, told), rbac.binding(name, OPERATOR, v.namespace, told)]
 
 
 # ------------------------------------------------------------------ all of it
@@ -328,25 +362,45 @@ class Given:
         self.pull_secrets = [{"name": each} for each in settings.pull_secrets]
         self.faults = ",".join(settings.agent.faults)
         self.agent_security = security(settings, settings.profile)
+        self.operator_more = [
+            *(webhook.ARGUMENTS if settings.webhook.enabled else TRUSTING),
+            *(OPT_IN if settings.operator.opt_in else ()),
+            *settings.operator.extra_args,
+        ]
 
     def joined(self, first: list[Any], more: Any) -> Any:
         return [*first, *more]
 
 
-def objects(settings: Settings, at: str = NAMESPACE) -> list[Object]:
-    """Everything, in an order in which it can be made, for the namespace `at`."""
+def objects(settings: Settings, at: str = NAMESPACE, *, kinds: bool = True) -> list[Object]:
+    """Everything, in an order in which it can be made, for the namespace `at`; the definitions of
+    the kinds only with `kinds`.
+    """
     v = Given(settings, at)
-    made = [*namespace(v), *definitions(), *quota(v), *operator_account(v)]
+    made = [*namespace(v), *(definitions() if kinds else ()), *quota(v), *operator_account(v)]
     if settings.operator.object_faults:
         made += object_faults(v, settings.operator.object_faults)
-    for each in settings.operator.run_namespaces:
-        made += runs(v, each)
+    made += _where(v, settings)
+    if settings.webhook.enabled:
+        made += hook(v)
+        made += dry_runs(v) if settings.operator.dry_runs else []
     made += [*operator(v), *metrics_service(v)]
     if settings.profile != "api-only":
         made += [*agent_account(v), *agent(v)]
     for wanted, extra in monitored(v).items():
         if getattr(settings.monitoring, wanted):
             made += extra
-    if settings.webhook.enabled:
-        made += webhook(v)
+    return made
+
+
+def _where(v: Values, settings: Settings) -> list[Object]:
+    made: list[Object] = []
+    spaces = settings.operator.run_namespaces
+    if EVERYWHERE in spaces:
+        made += runs(v)
+    else:
+        for each in spaces:
+            made += runs(v, each)
+    for each in settings.operator.secret_namespaces:
+        made += secrets(v, each)
     return made

@@ -38,7 +38,9 @@ def service(namespace: str) -> Object:
         "spec": {
             "clusterIP": "None",
             "selector": dict(LABELS),
-            "ports": [{"name": "metrics", "port": PORT, "targetPort": PORT}],
+            "ports": [
+                {"name": "metrics", "port": PORT, "targetPort": PORT, "protocol": "TCP"},
+            ],
         },
     }
 

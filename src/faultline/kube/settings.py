@@ -62,8 +62,15 @@ class OperatorSettings(Model):
     """Requests a second to the API server, on average."""
     object_faults: list[str] = Field(default_factory=lambda: list(rbac.OBJECTS))
     """Families of faults of Kubernetes objects for which it gets the rights. Empty: none."""
-    run_namespaces: list[str] = Field(default_factory=list[str])
-    """Namespaces in which it may carry out Runs and Schedules."""
+    run_namespaces: list[str] = Field(default_factory=lambda: ["*"])
+    """Namespaces in which it may carry out Runs and Schedules; `*` stands for all."""
+    secret_namespaces: list[str] = Field(default_factory=list[str])
+    """Namespaces whose Runs may name Secrets, which it may read then."""
+    opt_in: bool = False
+    """Whether only namespaces that are annotated with `faultline.dev/allow=true` may be hit."""
+    dry_runs: bool = False
+    """Whether it may try faults of admission by dry runs, for which it gets the right to create
+    anything; without that the requests of others show their effect."""
     extra_args: list[str] = Field(default_factory=list[str])
     """Further arguments of `faultline operator`."""
     priority_class_name: str = "system-cluster-critical"
@@ -95,10 +102,10 @@ class MonitoringSettings(Model):
 
 
 class WebhookSettings(Model):
-    """The webhook that looks at Faults before they are stored."""
+    """The webhook that asks whether those who create a Fault may do what it does."""
 
-    enabled: bool = False
-    """Whether there is one."""
+    enabled: bool = True
+    """Whether there is one. Without it whoever may create a Fault may have it do anything."""
 
 
 class Settings(Model):
@@ -110,7 +117,7 @@ class Settings(Model):
     objects."""
     registry: str = "localhost"
     """Where the image lies: the one value to change behind an air gap."""
-    image: Annotated[str, Field(pattern=r"^[^\s:@]+$")] = "faultline"
+    image: Annotated[str, Field(pattern=r"^[^\s@]+$")] = "faultline"
     """Its name in the registry."""
     tag: str = __version__
     """Its tag, or a digest that begins with `sha256:`."""

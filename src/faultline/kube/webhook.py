@@ -19,7 +19,7 @@ SERVICE: Final = "faultline-webhook"
 """Its Service; the Secret has the same name."""
 ARGUMENTS: Final = (f"--webhook=0.0.0.0:{PORT}", f"--webhook-service={SERVICE}")
 """What `faultline operator` is started with."""
-CONTAINER_PORT: Final[Object] = {"name": "webhook", "containerPort": PORT}
+CONTAINER_PORT: Final[Object] = {"name": "webhook", "containerPort": PORT, "protocol": "TCP"}
 _GROUP: Final = "admissionregistration.k8s.io"
 _KINDS: Final = ["validatingwebhookconfigurations", "mutatingwebhookconfigurations"]
 
@@ -97,7 +97,9 @@ def service(namespace: str, labels: dict[str, str], selector: dict[str, str]) ->
         "metadata": {"name": SERVICE, "namespace": namespace, "labels": labels},
         "spec": {
             "selector": selector,
-            "ports": [{"name": "webhook", "port": 443, "targetPort": PORT}],
+            "ports": [
+                {"name": "webhook", "port": 443, "targetPort": PORT, "protocol": "TCP"},
+            ],
         },
     }
 
