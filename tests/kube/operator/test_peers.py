@@ -9,10 +9,13 @@ import pytest
 from tests.kube.operator.conftest import PODS, Bench, until
 
 from faultline.api.targets import AimedFaultSpec
-from faultline.errors import InvalidParameter, Refused, TargetGone
+from faultline.engine import wiring
+from faultline.engine.ports import FaultOrder
+from faultline.errors import InvalidParameter, Refused, TargetGone, Unsupported
 from faultline.kubeapi.model import Kind, Object
 from faultline.operator import peers, resolving
 from faultline.operator.cluster import Cluster, Node, Pod, Service, pod_of, service_of
+from faultline.units import Duration
 
 SERVICES = Kind("Service", "services", "v1")
 
@@ -191,3 +194,11 @@ def test_what_acts_on_machines_does_not_flap() -> None:
     flapping = spec(peer={"pods": {}}, flap={"present": "5s", "absent": "5s"})
     with pytest.raises(InvalidParameter, match="acts on machines"):
         resolving.resolve(flapping, "shop", "seed", cluster(*PODS_THERE))
+
+
+@pytest.mark.parametrize("given", [{"peer": {"pods": {}}}, {"flap": {"present": "1s"}}])
+def test_on_one_host_they_are_refused_and_not_passed_over(given: dict[str, Any]) -> None:
+    """Without its peer a partition would be one from everybody."""
+    order = FaultOrder("network.partition", {}, Duration.parse("1s"), "uid", **given)
+    with pytest.raises(Unsupported, match="only a cluster knows"):
+        wiring._order(order)
