@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from typing import Final
 
-from faultline.kernel import syscalls
+from faultline.kernel import procfs, syscalls
 from faultline.kernel.mounts import mounts
 
 ENVIRONMENT: Final = "FAULTLINE_MACHINE"
@@ -27,15 +28,23 @@ def pid() -> int:
     named = os.environ.get(ENVIRONMENT, "")
     if not named.isdigit() or not int(named):
         return 0
-    same = [_same(named, what) for what in ("root", "ns/mnt")]
-    return 0 if all(same) else int(named)
+    with suppress(OSError):
+        return 0 if _ours(int(named)) else int(named)
+    # Not ours to look at: whoever watches over the container is of the machine too.
+    for each in procfs.ancestors():
+        with suppress(OSError):
+            if not _ours(each):
+                return each
+    return 0
 
 
-def _same(other: str, what: str) -> bool:
-    try:
-        return os.path.samestat(os.stat(f"/proc/{other}/{what}"), os.stat(f"/proc/self/{what}"))
-    except OSError:  # no such process, or not ours to look at
-        return True
+def _ours(other: int) -> bool:
+    return _same(other, "root") and _same(other, "ns/mnt")
+
+
+def _same(other: int, what: str) -> bool:
+    """Whether a process shares it with us; raises OSError."""
+    return os.path.samestat(os.stat(f"/proc/{other}/{what}"), os.stat(f"/proc/self/{what}"))
 
 
 def path(text: str) -> str:
@@ -59,7 +68,7 @@ def as_the_machine() -> None:
     around = pid()
     if not around:
         return
-    if not _same(str(around), "ns/cgroup"):
+    if not _same(around, "ns/cgroup"):
         fd = os.open(f"/proc/{around}/ns/cgroup", os.O_RDONLY | os.O_CLOEXEC)
         try:
             syscalls.setns(fd, syscalls.Namespace.CGROUP)
