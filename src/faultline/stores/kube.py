@@ -38,7 +38,7 @@ class KubeStore(Reading):
             read, name = given.metadata.resource_version, given.metadata.name
             now = self.get(type(given), name).metadata.resource_version
             if now != read:
-                raise _stale(given.kind, name, read, now)
+                raise Stale.since(given.kind, name, read, now)
         return self._add(resource, {})
 
     def restore(self, resource: R) -> R:
@@ -198,7 +198,7 @@ class KubeStore(Reading):
                 hint="leave it to them; what was asked for before is in its status",
             )
         if version != meta.resource_version or error.status == 409:
-            return _stale(kind.kind, name, meta.resource_version, version)
+            return Stale.since(kind.kind, name, meta.resource_version, version)
         return translate(error, kind.kind, name)
 
     def delete(self, kind: type[Resource] | str, name: str, version: int | None = None) -> None:
@@ -233,8 +233,7 @@ class KubeStore(Reading):
             return kube_claims.renew(self, leases, ttl)
 
     def release(self, lease: Lease) -> None:
-        if self.held.get(lease.uid) == lease.fence:
-            del self.held[lease.uid]
+        self.let_go(lease)
         self.flusher.leave(lease.name, lease.fence)
         with translated(lease.kind, lease.name):
             kube_claims.release(self, lease)
@@ -243,8 +242,4 @@ class KubeStore(Reading):
 def _check(resource: Resource, raw: Object) -> None:
     meta, version = resource.metadata, objects.version_of(raw)
     if version != meta.resource_version or objects.uid_of(raw) != meta.uid:
-        raise _stale(resource.kind, meta.name, meta.resource_version, version)
-
-
-def _stale(kind: str, name: str, read: int, now: int) -> Stale:
-    return Stale(f"{kind} {name!r} was read at version {read} and is now at {now}")
+        raise Stale.since(resource.kind, meta.name, meta.resource_version, version)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from faultline.errors import InvalidDocument, UnknownName
 from faultline.kubeapi.client import Client
@@ -21,7 +21,7 @@ from faultline.stores.kube_rows import Row
 from faultline.stores.kube_rows import row as row_of
 from faultline.stores.kube_series import Owner
 from faultline.stores.kube_watch import Change, Watch
-from faultline.stores.model import Event, Filter, R, Summary, kind_name
+from faultline.stores.model import Closing, Event, Filter, R, Summary, kind_name
 
 if TYPE_CHECKING:
     from faultline.api.model import Resource
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-class Reading:
+class Reading(Closing):
     """A store that can be read. One instance may be used by several threads."""
 
     def __init__(
@@ -43,13 +43,13 @@ class Reading:
         """`connect` makes a connection to the server; `cached` is for who asks every second, and
         with a `place` he shares what is known with the others of this process who have it.
         """
+        super().__init__()
         self._connect = connect
         self.client = made_client(connect)
         self.namespace = namespace or self.client.rest.namespace
         self.flusher = Flusher(self.client)
         self.leases = Leases(lambda: made_client(connect), self.namespace)
         self.cache = self._cache(place) if cached else None
-        self.held: dict[str, int] = {}  # the fences of what was claimed here, by uid
         self._refused: dict[str, int] = {}  # versions of what our models refuse, by uid
         self._watched = 0  # requests of watches that have ended
         self._lock = threading.Lock()
@@ -76,12 +76,6 @@ class Reading:
 
     def __repr__(self) -> str:
         return f"<store kube://{self.namespace} at {self.client.rest.server}>"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def close(self) -> None:
         self.flusher.close()

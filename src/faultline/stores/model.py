@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, Self, TypeVar
 
 from faultline.errors import FaultlineError, Refused
 from faultline.kernel import clock
@@ -27,6 +27,11 @@ class Stale(Refused):
     code = "stale"
     retry = True
     http_status = 409
+
+    @classmethod
+    def since(cls, kind: str, name: str, read: int, now: int) -> Stale:
+        """It was read at one version and is at another one now."""
+        return cls(f"{kind} {name!r} was read at version {read} and is now at {now}")
 
 
 class Fenced(Refused):
@@ -246,6 +251,28 @@ class Store(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+class Closing:
+    """A store that is closed behind a block, and knows what was claimed by it."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, int] = {}  # the fences of what was claimed here, by uid
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of connections. Idempotent."""
+        raise NotImplementedError
+
+    def let_go(self, lease: Lease) -> None:
+        """It is claimed no more, unless it was claimed anew since."""
+        if self.held.get(lease.uid) == lease.fence:
+            del self.held[lease.uid]
 
 
 def kind_name(kind: type[Any] | str) -> str:

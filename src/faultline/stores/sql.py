@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from faultline.errors import UnknownName
 from faultline.stores import documents, summaries
@@ -19,6 +19,7 @@ from faultline.stores import leases as leasing
 from faultline.stores.database import COUNTED, Database, Row
 from faultline.stores.model import (
     Claimed,
+    Closing,
     Event,
     Exists,
     Expired,
@@ -57,7 +58,7 @@ class _Known:
     generation: int = 0  # as long as it has this generation
 
 
-class SqlStore:
+class SqlStore(Closing):
     """A store. One instance may be used by several threads."""
 
     def __init__(self, where: Path | Database) -> None:
@@ -65,9 +66,9 @@ class SqlStore:
             from faultline.stores.sqlite import SqliteDatabase
 
             where = SqliteDatabase(where)
+        super().__init__()
         self._db: Database = where
         self._known: dict[tuple[str, str], _Known] = {}
-        self._held: dict[str, int] = {}  # the fences of what was claimed here, by uid
 
     @property
     def shared(self) -> bool:
@@ -76,12 +77,6 @@ class SqlStore:
 
     def __repr__(self) -> str:
         return f"<store {self._db.words}>"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def close(self) -> None:
         self._db.close()
@@ -208,7 +203,7 @@ class SqlStore:
         kind, name = resource.kind, resource.metadata.name
         status, series = documents.status_parts(resource)
         known = self._known.pop((kind, name), None) or _Known(0, Written())
-        fence = self._held.get(resource.metadata.uid) if fence is None else fence
+        fence = self.held.get(resource.metadata.uid) if fence is None else fence
         with self._db.writing():
             if fence is not None:
                 leasing.check(self._db, kind, name, fence)
@@ -248,7 +243,7 @@ class SqlStore:
         with self._db.writing():
             row = self._row(named, name, self._db.row_lock)
             if version is not None and row[3] != version:
-                raise _stale(named, name, version, row[3])
+                raise Stale.since(named, name, version, row[3])
             gone = self._db.bump()
             for table in _OF_RESOURCE:
                 self._db.run(f"DELETE FROM {table} WHERE {_ONE}", named, name)  # noqa: S608
@@ -319,7 +314,7 @@ class SqlStore:
                 Claimed(self._complete(kind, self._row(lease.kind, lease.name)), lease)
                 for lease in taken
             ]
-        self._held.update({each.resource.metadata.uid: each.lease.fence for each in found})
+        self.held.update({each.resource.metadata.uid: each.lease.fence for each in found})
         return found
 
     def renew(self, leases: Sequence[Lease], ttl: float) -> Sequence[Lease]:
@@ -327,8 +322,7 @@ class SqlStore:
             return leasing.renew(self._db, leases, ttl)
 
     def release(self, lease: Lease) -> None:
-        if self._held.get(lease.uid) == lease.fence:
-            del self._held[lease.uid]
+        self.let_go(lease)
         leasing.release(self._db, lease)
 
     # ------------------------------------------------------------------ inside
@@ -342,7 +336,7 @@ class SqlStore:
     def _checked(self, resource: Resource, query: str = _WHOLE) -> Row:
         row = self._row(resource.kind, resource.metadata.name, self._db.row_lock, query)
         if row[3] != resource.metadata.resource_version or row[2] != resource.metadata.uid:
-            raise _stale(row[0], row[1], resource.metadata.resource_version, row[3])
+            raise Stale.since(row[0], row[1], resource.metadata.resource_version, row[3])
         return row
 
     def _set(self, table: str, kind: str, name: str, columns: dict[str, Any]) -> None:
@@ -368,7 +362,3 @@ class SqlStore:
 
 def _at_most(limit: int | None) -> int:
     return 2**31 - 1 if limit is None else limit
-
-
-def _stale(kind: str, name: str, read: int, now: int) -> Stale:
-    return Stale(f"{kind} {name!r} was read at version {read} and is now at {now}")
