@@ -46,8 +46,8 @@ _VERBS = {
     "delete": ("delete",),
     "evict": ("create",),
     "many": ("create",),
-    "load": ("list",),
 }
+_LOADS = {"watches": ("watch",), "lists": ("list",), "events": ("create",)}
 
 
 def of_changes(changes: Sequence[Change]) -> list[Right]:
@@ -58,8 +58,16 @@ def of_changes(changes: Sequence[Change]) -> list[Right]:
         verbs = _VERBS.get(each.do, ("*",))
         if each.do == "delete" and each.object is not None:
             verbs = ("delete", "create")
+        elif each.do == "load":
+            verbs = _LOADS.get(str(each.extra.get("what")), ("*",))
         named = each.name if each.do in ("patch", "delete", "evict") else ""
         for verb in verbs:
-            where = each.namespace if each.kind.namespaced else ""
+            where = each.namespace if each.kind.namespaced and not _wide(each) else ""
             found[Right(verb, each.kind.plural, each.kind.group, part, where, named)] = None
     return list(found)
+
+
+def _wide(change: Change) -> bool:
+    """Whether it watches or lists what is in all namespaces."""
+    path = change.extra.get("path") if change.do == "load" else None
+    return path is not None and "/namespaces/" not in str(path)

@@ -16,7 +16,7 @@ from faultline.errors import Refused
 from faultline.kubeapi.client import Client
 from faultline.kubeapi.model import Object, metadata
 from faultline.kubeapi.plain import Plain
-from faultline.kubefaults import loads, many
+from faultline.kubefaults import loads, many, rights
 from faultline.kubefaults.change import OWNER, Change, Outcome, apply, present, undo
 from faultline.kubefaults.model import View
 from faultline.kubefaults.registry import get
@@ -203,3 +203,22 @@ def test_what_the_server_refuses_is_told(client: Client, apiserver: Server, name
         assert str(reading.effect) == "ineffective"
         assert "forbidden" in reading.reason
         loads.end(change, UID)
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "right"),
+    [
+        ("namespace.events", {}, "create events in {where}"),
+        ("namespace.lists", {}, "list configmaps in {where}"),
+        ("namespace.watches", {"resource": "pods"}, "watch pods in {where}"),
+        ("namespace.watches", {"resource": "secrets", "everywhere": True}, "watch secrets"),
+        ("namespace.jobs", {}, "create jobs.batch in {where}"),
+    ],
+)
+def test_whoever_asks_needs_the_right_to_do_it(
+    client: Client, namespace: str, name: str, params: dict[str, Any], right: str
+) -> None:
+    target = make(client, "Namespace", namespace)
+    *_, change = planned(client, name, params, target)
+    told = [str(each) for each in rights.of_changes([change])]
+    assert told == [right.format(where=metadata(target)["name"])]
