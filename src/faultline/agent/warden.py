@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from faultline.agent.model import Document
 from faultline.kubeapi.client import Client
 from faultline.kubeapi.model import ApiError, Kind, version_of
 from faultline.kubeapi.plain import Access, Plain
@@ -86,7 +87,8 @@ class Warden:
             if error.reason != "NotFound":
                 raise
             lease = {}
-        lasts = float((lease.get("spec") or {}).get("leaseDurationSeconds") or 15)
+        spec: Document = lease.get("spec") or {}
+        lasts = float(spec.get("leaseDurationSeconds") or 15)
         if self._seen[0] != version_of(lease):
             self._seen = (version_of(lease), self._clock())
         return self._clock() - self._seen[1] > lasts + LATE

@@ -42,8 +42,11 @@ class Behaviour:
     def from_json(cls, text: str) -> Behaviour:
         """Raises ValueError, TypeError or KeyError for what is none."""
         told = cast("dict[str, Any]", json.loads(text))
-        listed = {name: tuple(told[name]) for name in ("users", "groups", "names", "patch")}
-        return cls(**{**told, **listed})
+        listed: dict[str, Any] = {
+            name: tuple(told[name]) for name in ("users", "groups", "names", "patch")
+        }
+        whole: dict[str, Any] = {**told, **listed}
+        return cls(**whole)
 
     def means(self, request: Object) -> bool:
         """Whether a request is one of those that are meant."""

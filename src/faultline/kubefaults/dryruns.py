@@ -9,7 +9,7 @@ import copy
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 from faultline.kubeapi.client import Client
 from faultline.kubeapi.model import ApiError, Kind, Object, items, metadata
@@ -125,4 +125,4 @@ def made(client: Client, what: Attempt, patience: float) -> Met:
         found = answer.json()
     except ApiError as error:
         return Met(error.status, time.monotonic() - begun, error.message)
-    return Met(answer.status, time.monotonic() - begun, "", cast(Object, found))
+    return Met(answer.status, time.monotonic() - begun, "", found)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -10,11 +13,13 @@ from typing import Any
 
 import pytest
 from tests.kube.admission.conftest import World, gone, until
+from tests.kube.agent.conftest import SRC
 from tests.kube.operator.conftest import FAULTS, HOSTS, PODS, SPACES
 
 from faultline.agent.warden import Warden
 from faultline.kubeapi.client import Client
 from faultline.kubeapi.model import ApiError, Kind, Object, metadata
+from faultline.kubefaults import change as changing
 from faultline.kubefaults import registry, webhooks
 from faultline.kubefaults.admission_base import AdmissionFault
 from faultline.kubefaults.model import View
@@ -268,3 +273,22 @@ def test_a_warden_removes_what_is_overdue_or_whose_operator_is_lost(served: Worl
     served.client.delete(webhooks.VALIDATING, "somebody-else")
     assert not list(webhooks.standing(served.client))
     assert [*served.client.every(PODS, space)] == []
+
+
+def test_somebody_removes_it_by_hand(served: World) -> None:
+    """With their own rights; nobody knows the fault any more."""
+    space, uid = served.space("hand"), "0123456789-byhand"
+    fault = registry.get("admission.error")
+    target = {"apiVersion": "v1", "kind": "Namespace", **served.client.get(SPACES, space)}
+    view = View(served.client, uid, seconds=300.0)
+    for change in fault.plan(view, target, fault.params_type().read({"resources": ["configmaps"]})):
+        changing.apply(served.client, change, uid)
+    until(lambda: isinstance(create(served.client, space, "x")[1], ApiError), "no effect", 20)
+    words = [sys.executable, "-m", "faultline.cli.main", "kube", "recover", "--all",
+             "--kubeconfig", str(served.server.kubeconfig())]  # fmt: skip
+    env = {**os.environ, "PYTHONPATH": str(SRC)}
+    told = subprocess.run(words, env=env, capture_output=True, text=True, timeout=90, check=False)
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert not list(webhooks.standing(served.client))
+    assert not labels_of(served.client.get(SPACES, space)).keys() & {webhooks.LABEL + uid}
+    until(lambda: isinstance(create(served.client, space, "y")[1], dict), "still there", 20)

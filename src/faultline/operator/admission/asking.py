@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
+from faultline.errors import FaultlineError
 from faultline.kubeapi.client import Client
 from faultline.kubeapi.model import Object
 from faultline.kubefaults.rights import Right
@@ -17,6 +18,7 @@ from faultline.operator.admission.requesters import Requester
 
 KEPT = {True: 10.0, False: 1.0}  # seconds for which a yes, or a no, is remembered
 _PATH = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+SHOWN = 5  # rights that a sentence names
 _MOST = 5000  # answers that are remembered
 
 
@@ -66,3 +68,34 @@ def _review(who: Requester, right: Right) -> Object:
         "kind": "SubjectAccessReview",
         "spec": {name: value for name, value in spec.items() if value},
     }
+
+
+def demanded(demands: Iterable[str], spaces: Iterable[str], *, nodes: bool) -> list[Right]:
+    """What whoever asks for a fault of hosts must be allowed to do."""
+    if nodes:
+        return [Right.read("update nodes"), Right.read("delete nodes")]
+    return [
+        Right.read(each, "" if each.partition(" ")[2].startswith("nodes") else space)
+        for space in spaces
+        for each in demands
+    ]
+
+
+def refusal(who: Requester, what: str, missing: Sequence[Right]) -> str:
+    """Who may not do what, in one sentence."""
+    told = ", ".join(map(str, missing[:SHOWN]))
+    more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
+    via = f" (who asked for {who.via})" if who.via else ""
+    return f"{who.user}{via} may not {told}{more}: whoever asks for {what} must be allowed to"
+
+
+class Denied(FaultlineError):
+    """The answer no."""
+
+    code = "denied"
+
+    def __init__(
+        self, status: int, reason: str, message: str, causes: Sequence[tuple[str, str]] = ()
+    ) -> None:
+        super().__init__(message)
+        self.status, self.reason, self.causes = status, reason, tuple(causes)

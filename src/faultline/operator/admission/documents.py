@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 from pydantic import ValidationError
 
 from faultline.api import admission
 from faultline.api.document import Problem, problems_of
-from faultline.api.kinds import KINDS, read_resource
-from faultline.api.run import Run
-from faultline.api.schedule import Schedule
-from faultline.engine import schedules, wiring
+from faultline.api.kinds import read_resource
 from faultline.errors import FaultlineError, InvalidDocument
 from faultline.kubeapi.model import Object, metadata
 from faultline.operator import views
-
-__all__ = ["KINDS", "problems"]
 
 
 def problems(kind: str, each: Object) -> list[Problem]:
@@ -32,6 +27,8 @@ def problems(kind: str, each: Object) -> list[Problem]:
         "spec": {} if spec is None else spec,
     }
     if kind == "Experiment":
+        from faultline.engine import wiring
+
         return admission.problems(data, wiring.check_fault)
     try:
         return _inside(read_resource(data))
@@ -45,16 +42,22 @@ def problems(kind: str, each: Object) -> list[Problem]:
 
 
 def _inside(found: object) -> list[Problem]:
+    from faultline.api.run import Run
+    from faultline.api.schedule import Schedule
+
     if isinstance(found, Schedule) and found.spec.experiment.spec is not None:
+        from faultline.engine import schedules, wiring
+
         inner = schedules.inlined(found)
         return [
             Problem(f"spec.experiment.{one.path}", one.expected, one.given)
             for one in admission.check(inner.spec, wiring.check_fault)
         ]
     if isinstance(found, Run) and (found.spec.resolved.faults or found.spec.resolved.nodes):
+        from faultline.engine import wiring
+
         return [
             Problem(one.path.replace("spec", "spec.resolved", 1), one.expected, one.given)
-            for one in cast("list[Problem]", list(
-                admission.check(found.spec.resolved, wiring.check_fault)))
-        ]  # fmt: skip
+            for one in admission.check(found.spec.resolved, wiring.check_fault)
+        ]
     return []

@@ -14,8 +14,7 @@ from faultline.kubeapi.model import Object
 from faultline.kubefaults.carrying import Order
 from faultline.kubefaults.rights import Right
 from faultline.operator import resolving
-from faultline.operator.admission.asking import Reviewer
-from faultline.operator.admission.judging import demanded, refusal
+from faultline.operator.admission.asking import Reviewer, demanded, refusal
 from faultline.operator.admission.requesters import Requester, Signer
 from faultline.operator.admission.service import Address, Agent, Webhook
 from faultline.operator.caches import Caches

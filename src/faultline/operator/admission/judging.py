@@ -22,8 +22,15 @@ from faultline.kubefaults.model import View
 from faultline.kubefaults.notes import labels_of
 from faultline.kubefaults.rights import Right
 from faultline.operator.admission import contents, documents
-from faultline.operator.admission.asking import Reviewer
-from faultline.operator.admission.requesters import Requester, Signer, essence
+from faultline.operator.admission.asking import Denied, Reviewer, demanded, refusal
+from faultline.operator.admission.requesters import (
+    Requester,
+    Signer,
+    kind_of,
+    new_of,
+    old_of,
+    same,
+)
 from faultline.operator.caches import NAMESPACES
 from faultline.operator.spaces import Policy, Space, space_of
 from faultline.operator.writing import HALTS, VERSION
@@ -31,21 +38,8 @@ from faultline.operator.writing import HALTS, VERSION
 BEGINS = ("Fault", "Run", "Schedule", "Traffic")
 """Kinds with which something begins: not while everything is halted."""
 OWNERS = {"Fault": "faults", "Run": "runs", "Schedule": "schedules", "Experiment": "experiments"}
-SHOWN = 5  # namespaces and rights that a sentence names
 SAMPLES = 3  # objects of a namespace for which a fault is planned to see what it demands
 KEPT = 1.0  # seconds for which namespaces are remembered
-
-
-class Denied(FaultlineError):
-    """The answer no."""
-
-    code = "denied"
-
-    def __init__(
-        self, status: int, reason: str, message: str, causes: Sequence[tuple[str, str]] = ()
-    ) -> None:
-        super().__init__(message)
-        self.status, self.reason, self.causes = status, reason, tuple(causes)
 
 
 @dataclass
@@ -69,13 +63,13 @@ class Judge:
         """
         who = Requester.of(cast(Object, request.get("userInfo") or {}))
         own = self.own()
-        if not own or who.user != own or _kind(request) == "Halt":
+        if not own or who.user != own or kind_of(request) == "Halt":
             return who
         if request.get("operation") == "UPDATE":
-            before = self.signer.requester(_old(request))
+            before = self.signer.requester(old_of(request))
             if before is not None:
                 return before
-        return self._of_owner(_new(request), str(request.get("namespace") or ""))
+        return self._of_owner(new_of(request), str(request.get("namespace") or ""))
 
     def _of_owner(self, each: Object, namespace: str) -> Requester:
         for kind, name, owner in owners(each):
@@ -98,7 +92,7 @@ class Judge:
 
     def judge(self, request: Object) -> None:
         """Raises Denied, or ApiError where the server does not answer."""
-        kind, each = _kind(request), _new(request)
+        kind, each = kind_of(request), new_of(request)
         spec = cast(Object, each.get("spec") or {})
         if request.get("operation") == "UPDATE" and same(request):
             return
@@ -123,7 +117,7 @@ class Judge:
         for halt in self.client.every(HALTS):
             meta = metadata(halt)
             if not meta.get("deletionTimestamp"):
-                reason = str((halt.get("spec") or {}).get("reason") or "")
+                reason = str(cast(Object, halt.get("spec") or {}).get("reason") or "")
                 told = f": {reason}" if reason else ""
                 hint = f"lift it: kubectl delete halt {meta['name']}"
                 raise Denied(403, "Forbidden", f"everything is halted{told}; {hint}")
@@ -221,7 +215,7 @@ class Judge:
             return
         group = asked.api_version.rpartition("/")[0] if asked is not None else ""
         kind = self.client.kind(name, group)
-        wanted = reach.criteria.labels if reach.criteria is not None else {}
+        wanted: dict[str, str] = reach.criteria.labels if reach.criteria is not None else {}
         labels = ",".join(f"{key}={value}" for key, value in wanted.items())
         names = contents.names_of(reach.criteria)
         for space in spaces if kind.namespaced else [""]:
@@ -254,41 +248,3 @@ def owners(each: Object) -> list[tuple[str, str, str]]:
             if label in labels:
                 found.append((kind, labels[label], ""))
     return found
-
-
-def demanded(demands: Iterable[str], spaces: Iterable[str], *, nodes: bool) -> list[Right]:
-    """What whoever asks for a fault of hosts must be allowed to do."""
-    if nodes:
-        return [Right.read("update nodes"), Right.read("delete nodes")]
-    return [
-        Right.read(each, "" if each.partition(" ")[2].startswith("nodes") else space)
-        for space in spaces
-        for each in demands
-    ]
-
-
-def refusal(who: Requester, what: str, missing: Sequence[Right]) -> str:
-    """Who may not do what, in one sentence."""
-    told = ", ".join(map(str, missing[:SHOWN]))
-    more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
-    via = f" (who asked for {who.via})" if who.via else ""
-    return f"{who.user}{via} may not {told}{more}: whoever asks for {what} must be allowed to"
-
-
-def same(request: Object) -> bool:
-    """Whether a change of an object asks for nothing new."""
-    kind = _kind(request)
-    old, new = _old(request), _new(request)
-    return essence(kind, old.get("spec")) == essence(kind, new.get("spec"))
-
-
-def _kind(request: Object) -> str:
-    return str(cast(Object, request.get("kind") or {}).get("kind") or "")
-
-
-def _new(request: Object) -> Object:
-    return cast(Object, request.get("object") or {})
-
-
-def _old(request: Object) -> Object:
-    return cast(Object, request.get("oldObject") or {})

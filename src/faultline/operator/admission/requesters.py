@@ -107,3 +107,25 @@ def _short(value: Any) -> Any:
 
 def _plain(requester: Requester) -> Object:
     return json.loads(json.dumps(asdict(requester)))
+
+
+# ---------------------------------------------------------------------- requests of the server
+
+
+def same(request: Object) -> bool:
+    """Whether a change of an object asks for nothing new."""
+    kind = kind_of(request)
+    old, new = old_of(request), new_of(request)
+    return essence(kind, old.get("spec")) == essence(kind, new.get("spec"))
+
+
+def kind_of(request: Object) -> str:
+    return str(cast(Object, request.get("kind") or {}).get("kind") or "")
+
+
+def new_of(request: Object) -> Object:
+    return cast(Object, request.get("object") or {})
+
+
+def old_of(request: Object) -> Object:
+    return cast(Object, request.get("oldObject") or {})

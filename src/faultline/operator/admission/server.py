@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from faultline.kubeapi.model import Object
 
@@ -132,7 +132,7 @@ class _Handler(BaseHTTPRequestHandler):
         except ValueError:
             told = None
         path = self.path.partition("?")[0]
-        found = server.handle(path, told if isinstance(told, dict) else {})
+        found = server.handle(path, cast(Object, told) if isinstance(told, dict) else {})
         if found is None:
             self.close_connection = True
             return

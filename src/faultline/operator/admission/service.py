@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import cast
+from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
 from faultline.errors import FaultlineError, UsageError
@@ -19,13 +19,15 @@ from faultline.kubeapi.client import Client
 from faultline.kubeapi.model import ApiError, Object, metadata
 from faultline.kubefaults import asking, webhooks
 from faultline.operator.admission import certificates
-from faultline.operator.admission.asking import Reviewer
+from faultline.operator.admission.asking import Denied, Reviewer
 from faultline.operator.admission.injecting import FLUSH, Injecting, allowed, denied
-from faultline.operator.admission.judging import Denied, Judge, same
-from faultline.operator.admission.requesters import ANNOTATION, Signer
+from faultline.operator.admission.requesters import ANNOTATION, Signer, same
 from faultline.operator.admission.server import Answer, Server
 from faultline.operator.spaces import Policy
 from faultline.operator.writing import HALTS, HOSTS, VERSION
+
+if TYPE_CHECKING:
+    from faultline.operator.admission.judging import Judge
 
 SERVICE = certificates.NAME
 RENEW = 300.0  # seconds between two looks at certificates and configuration
@@ -102,6 +104,8 @@ class Webhook:
 
     def start(self) -> None:
         """Listen; the configuration follows. Raises ApiError, OSError, Unsupported."""
+        from faultline.operator.admission.judging import Judge  # it knows every document
+
         self._keys = certificates.ensure(self._client, self.policy.own)
         self.signer = Signer(self._keys.secret)
         self.judge = Judge(self._asking, self.signer, self.policy, self.reviewer, lambda: self.user)
