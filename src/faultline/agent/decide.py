@@ -106,8 +106,6 @@ class _Case:
             return "it is not wanted any more"
         if self.asked.get("undo"):
             return "it is to be undone"
-        if self.asked.get("undo"):
-            return "it is to be undone"
         if self.facts.stopping:
             return "the agent was told to end"
         if self.halted:

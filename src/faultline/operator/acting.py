@@ -32,6 +32,7 @@ from faultline.operator.hosts import HostObject
 from faultline.operator.stages import Case, Failure, Verb
 
 SWEEP = 3600.0  # seconds between two looks for marks that nobody knows
+SOON = 60.0  # behind the first one: what the one before us had sent has arrived by then, or never
 ACTORS, WATCHERS = 8, 8  # threads that act, and that wait for effects
 _log = logging.getLogger(__name__)
 _ODD = (LookupError, TypeError, ValueError, AttributeError)  # what an odd object leads to
@@ -97,6 +98,7 @@ class Actor:
         self._led = False
         self._write_due = 0.0
         self._sweep_due = 0.0
+        self._swept = False
         self._thread: threading.Thread | None = None
 
     # ------------------------------------------------------------------ from outside
@@ -152,7 +154,7 @@ class Actor:
             if any(each.busy for each in self._known.values()):
                 return 0.1  # from when we led before: what is under way ends first
             self._led, self._known = True, {}
-            self._sweep_due = 0.0
+            self._sweep_due, self._swept = 0.0, False
         host, now = self._host(), self._clock()
         stored = {each.uid: each for each in host.actual} if host is not None else {}
         asked = {each.uid: each for each in host.spec.desired} if host is not None else {}
@@ -162,7 +164,8 @@ class Actor:
         ]
         wakes.append(self._write(host, now) if host is not None else math.inf)
         if time.monotonic() >= self._sweep_due and (host is not None or self._sweep_due == 0.0):
-            self._sweep_due = time.monotonic() + SWEEP
+            first, self._swept = not self._swept, True
+            self._sweep_due = time.monotonic() + (SOON if first else SWEEP)
             self._acts.submit(self._sweep)
         return min(wakes) - self._clock()
 

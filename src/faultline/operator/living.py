@@ -12,6 +12,7 @@ from faultline.api.selector import Selector
 from faultline.api.targets import AimedFaultSpec
 from faultline.errors import FaultlineError
 from faultline.operator import resolving
+from faultline.operator.aiming import is_of_objects
 from faultline.operator.model import Facts, FaultView
 from faultline.operator.resolving import Aim, Candidate
 from faultline.operator.tally import Entry, Part
@@ -52,6 +53,8 @@ def more(
         for name, part in parts.items()
         for entry in part.entries
     ]
+    if chosen and is_of_objects(spec.fault) and len(entries) >= resolving.MOST:
+        return []  # all that ever was there stands in one Host until it ends
     known = {each.key for each in entries}
     new = [each for each in found.free if _key(each) not in known]
     # A host was told of some containers of a pod when the operator died: all were meant.
