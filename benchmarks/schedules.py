@@ -120,13 +120,13 @@ def _prepare(server: Server) -> None:
     anchor = datetime.fromtimestamp(_begin(), UTC).isoformat()
     spec = {"experiment": {"name": "slow"}, "when": {"every": "1h", "anchor": anchor}}
     clients = [server.client() for _ in range(THREADS)]
+
+    def create(number: int) -> None:
+        client = clients[number % THREADS]
+        _create(client, "Schedule", "schedules", f"s{number}", spec)
+
     with ThreadPoolExecutor(THREADS) as pool:
-        list(
-            pool.map(
-                lambda n: _create(clients[n % THREADS], "Schedule", "schedules", f"s{n}", spec),
-                range(SCHEDULES),
-            )
-        )
+        list(pool.map(create, range(SCHEDULES)))
     for each in clients:
         each.close()
 

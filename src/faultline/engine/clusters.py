@@ -23,7 +23,9 @@ BEYOND = 300.0
 """Seconds for which a lost cluster is waited for, beyond what its longest fault may last."""
 PASSING = ("kubernetes-api", "store-failed", "stale")
 """Errors that the next look may not meet."""
-_BY: tuple[AbortedBy, ...] = ("guard", "user", "halt", "reboot", "engine")
+_BY: dict[str, AbortedBy] = {
+    "guard": "guard", "user": "user", "halt": "halt", "reboot": "reboot", "engine": "engine",
+}  # fmt: skip
 
 
 def reconcile(run: Run, facts: Facts, now: Now) -> Decision:
@@ -126,7 +128,7 @@ def _wishes(draft: Draft, facts: Facts) -> None:
     if wish:
         draft.abort("user", wish)
     for each in draft.status.clusters:
-        by = next((known for known in _BY if known == each.aborted_by), None)
+        by = _BY.get(each.aborted_by)
         if by is not None and each.aborted:
             draft.abort(by, f"cluster {each.name}: {each.aborted}")
 

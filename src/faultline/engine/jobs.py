@@ -14,7 +14,7 @@ from faultline.engine.model import Done
 from faultline.errors import InvalidParameter, TargetGone, Unsupported
 from faultline.kubeapi.client import Client
 from faultline.kubeapi.following import follow
-from faultline.kubeapi.model import ApiError, Kind, Object, Rest, metadata
+from faultline.kubeapi.model import ApiError, Kind, Object, Rest, metadata, part, parts
 
 JOBS: Final = Kind("Job", "jobs", "batch/v1")
 PODS: Final = Kind("Pod", "pods", "v1")
@@ -111,7 +111,7 @@ def _output(client: Client, name: str, space: str) -> dict[str, Any]:
 
 def _conditions(job: Object) -> dict[str, str]:
     """How it ended: `Complete` or `Failed` and why; empty while it has not."""
-    told = cast("list[Object]", (job.get("status") or {}).get("conditions") or [])
+    told = parts(part(job, "status"), "conditions")
     return {
         str(each["type"]): str(each.get("message") or each.get("reason") or "it failed")
         for each in told

@@ -237,6 +237,16 @@ def metadata(each: Object) -> Object:
     return cast(Object, each.get("metadata") or {})
 
 
+def part(each: Object, name: str) -> Object:
+    """What an object has under a name; empty if it has nothing there."""
+    return cast(Object, each.get(name) or {})
+
+
+def parts(each: Object, name: str) -> list[Object]:
+    """The list that an object has under a name."""
+    return cast("list[Object]", each.get(name) or [])
+
+
 def version_of(each: Object) -> str:
     """Its resource version: to be given back, never to be understood."""
     return str(metadata(each).get("resourceVersion") or "")

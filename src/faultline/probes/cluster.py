@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
-from typing import TypeVar, cast
+from typing import TypeVar
 
 from faultline.errors import ObserveFailed, Unsupported
 from faultline.kubeapi.client import Client
@@ -143,13 +143,3 @@ def _unknown(error: ApiError) -> ObserveFailed:
     if error.status:
         return ObserveFailed(f"the API server answered {error.status}: {error.message}")
     return ObserveFailed(error.message)
-
-
-def part(each: Object, name: str) -> Object:
-    """What an object has under a name; empty if it has nothing there."""
-    return cast("Object", each.get(name) or {})
-
-
-def parts(each: Object, name: str) -> list[Object]:
-    """The list that an object has under a name."""
-    return cast("list[Object]", each.get(name) or [])

@@ -10,9 +10,9 @@ from typing import Any, cast
 
 from faultline.api.probe import KubernetesProbe, Measurement
 from faultline.errors import ObserveFailed
-from faultline.kubeapi.model import Kind, Object
+from faultline.kubeapi.model import Kind, Object, part, parts
 from faultline.probes import prober
-from faultline.probes.cluster import EVENTS, Api, NotThere, part, parts
+from faultline.probes.cluster import EVENTS, Api, NotThere
 from faultline.probes.limit import Limit
 
 _SHOWN = 50  # names and values that expressions see

@@ -31,8 +31,12 @@ def main() -> int:
     except (KeyError, ValueError, TypeError) as error:
         raise UsageError(f"there is no load in {LOAD}: {error}") from error
     worker = Worker(load)
+
+    def end(_number: int, _frame: object) -> None:
+        worker.tell(b"end\n")
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: worker.tell(b"end\n"))
+        signal.signal(number, end)
     if not worker.ready.wait(_READY_WITHIN) or worker.ended.is_set():
         worker.stop()
         return _failed(worker.failure() or "the generator was not ready in time")

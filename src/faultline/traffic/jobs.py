@@ -16,7 +16,7 @@ from typing import Any, Final, cast
 from faultline.api.traffic import TrafficJob
 from faultline.kernel.clock import now
 from faultline.kubeapi.client import Client
-from faultline.kubeapi.model import ApiError, Kind, Object, metadata
+from faultline.kubeapi.model import ApiError, Kind, Object, metadata, part
 from faultline.traffic.alone import LOAD
 from faultline.traffic.model import SECOND, Load, Tick
 
@@ -178,7 +178,7 @@ class JobWorker:
         space = self.place.namespace
         while not self.ended.is_set():
             for pod in self.place.client.every(PODS, space, f"job-name={self.name}"):
-                phase = (pod.get("status") or {}).get("phase")
+                phase = part(pod, "status").get("phase")
                 if phase in ("Running", "Succeeded", "Failed"):
                     return str(metadata(pod)["name"])
             if not self._job_there():
@@ -203,7 +203,7 @@ class JobWorker:
             if error.status == 404:
                 return False
             raise
-        return (found.get("status") or {}).get("phase") == "Running"
+        return part(found, "status").get("phase") == "Running"
 
     def _read(self, pod: str) -> bool:
         """Its log from the beginning, until it says that this is all; False if it breaks off."""

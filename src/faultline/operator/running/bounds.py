@@ -8,7 +8,7 @@ of the run alone.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 from pydantic import BaseModel, ValidationError
 
@@ -82,8 +82,8 @@ def _job(path: str, task: JobTask, namespace: str) -> Iterator[Problem]:
     if task.context:
         yield Problem(f"{path}.context", "none: it runs in this cluster")
     given: Any = task.manifest.get("metadata")
-    meta: dict[str, Any] = given if isinstance(given, dict) else {}
-    if meta.get("namespace") not in (None, namespace):
+    named = cast("dict[str, Any]", given).get("namespace") if isinstance(given, dict) else None
+    if named not in (None, namespace):
         yield Problem(f"{path}.manifest.metadata.namespace", f"{namespace}, that of the run")
 
 

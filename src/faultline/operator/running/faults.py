@@ -33,7 +33,7 @@ from faultline.errors import (
 from faultline.injection.reading import Effect, Reading
 from faultline.kubeapi.client import Client
 from faultline.kubeapi.following import follow, read
-from faultline.kubeapi.model import ApiError, Kind, Object, metadata
+from faultline.kubeapi.model import ApiError, Kind, Object, metadata, part, parts
 from faultline.operator.model import LOST, UNDO
 from faultline.operator.reconcile import OVER
 from faultline.operator.running.clocks import BOOT
@@ -196,9 +196,9 @@ class ClusterFaults:
         owner, texts, numbers = metadata(found)["uid"], list[str](), list[tuple[float, float]]()
         for share in status.hosts[:_HOSTS]:
             host = read(self.client, HOSTS, share.host, "") or {}
-            desired = cast("list[Object]", (host.get("spec") or {}).get("desired") or [])
+            desired = parts(part(host, "spec"), "desired")
             ours = {each["uid"] for each in desired if each.get("ownerUid") == owner}
-            for each in cast("list[Object]", (host.get("status") or {}).get("actual") or []):
+            for each in parts(part(host, "status"), "actual"):
                 if each.get("uid") not in ours:
                     continue
                 texts += [str(each["text"])] if each.get("text") else []
@@ -313,7 +313,7 @@ def _status(found: Object) -> FaultResourceStatus:
 
 
 def _phase(found: Object) -> str:
-    return str((found.get("status") or {}).get("phase") or "pending")
+    return str(part(found, "status").get("phase") or "pending")
 
 
 def _begun(found: Object) -> bool:
@@ -326,4 +326,4 @@ def _over(found: Object) -> bool:
 
 
 def _measured(found: Object) -> bool:
-    return bool((found.get("status") or {}).get("effect")) or _over(found)
+    return bool(part(found, "status").get("effect")) or _over(found)
