@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 from tests.kube.admission.conftest import DELAY, World, gone, unhooked, until
-from tests.kube.operator.conftest import FAULTS, HALTS, HOSTS, SPACES
+from tests.kube.operator.conftest import FAULTS, HALTS, HOSTS, NODES, PODS
 
 from faultline.kubeapi.client import Client
 from faultline.kubeapi.model import Object, metadata
@@ -243,22 +243,27 @@ def test_without_its_webhook_the_operator_refuses_what_nobody_asked_for(
         gone(asked.client, FAULTS, name, hers)
 
 
-def test_rights_that_were_taken_away_since_spare_the_pods(
+def test_what_comes_to_fit_later_is_judged_when_it_is_found(
     asked: World, anna: Client, hers: str
 ) -> None:
-    """Namespaces that come to fit a pattern later are judged when they are found."""
-    spec = {**DELAY, "selector": {"pods": {"namespaces": [f"late-{asked.mark}-*"]}, "mode": "all"}}
-    made = asked.make("Fault", "late", {**spec, "duration": "60s"}, hers, anna)
-    assert made
-    late = asked.space("late")
-    asked.pod("web", late, next(iter(asked.client.every(HOSTS)))["metadata"]["name"])
-    gone(asked.client, FAULTS, "late", hers)
-    until(lambda: not list(asked.client.every(FAULTS, hers)))
-    hook = asked.operators[0][0].guarded
-    fault = asked.make("Fault", "late", spec, hers)  # by the admin: it may
-    assert fault
-    told = asked.phase("late", hers, "active")
-    assert told["counts"]["targets"] == 1
-    assert hook.gate is not None
-    gone(asked.client, FAULTS, "late", hers)
-    assert asked.client.get(SPACES, late)
+    """No namespace of that pattern was there when she asked; the operator looks by itself."""
+    late = f"late-{asked.mark}-*"
+    pods = {"namespaces": [hers, late], "labels": {"app": "web"}}
+    spec = {**DELAY, "selector": {"pods": pods, "mode": "all", "live": "top-up"}}
+    node = str(next(iter(asked.client.every(NODES)))["metadata"]["name"])
+    if not list(asked.client.every(PODS, hers)):
+        asked.pod("first", hers, node)
+    asked.make("Fault", "hers", spec, hers, anna)
+    asked.make("Fault", "wide", spec, hers)
+    before = asked.phase("hers", hers, "active")["counts"]["targets"]
+    asked.phase("wide", hers, "active")
+    asked.pod("late", asked.space("late"), node)
+
+    def wide() -> bool:
+        return asked.status("wide", hers)["counts"]["targets"] == before + 1
+
+    until(wide, "who may do it does not hit it", 30)
+    assert asked.status("hers", hers)["counts"]["targets"] == before
+    for name in ("hers", "wide"):
+        gone(asked.client, FAULTS, name, hers)
+    until(lambda: not list(asked.client.every(FAULTS, hers)), "they do not end", 40)
