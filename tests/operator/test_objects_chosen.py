@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from faultline.api.targets import AimedFaultSpec
 from faultline.errors import InvalidParameter, Refused, TargetGone
-from faultline.operator import resolving
+from faultline.operator import resolving, views
 from faultline.operator.cluster import Cluster, Node, Owner, Pod, Thing
 from faultline.operator.hosts import OBJECTS
 
@@ -137,3 +139,19 @@ def test_pods_and_nodes_need_no_agent_for_faults_of_objects() -> None:
     agents = AimedFaultSpec.model_validate({"fault": "process.kill", "selector": selector})
     with pytest.raises(TargetGone):
         resolving.resolve(agents, "shop", "seed", here)
+
+
+FAULTS = [
+    each
+    for file in sorted((Path(__file__).parents[2] / "examples" / "kubernetes").glob("*.yaml"))
+    for each in yaml.safe_load_all(file.read_text())
+    if each["kind"] == "Fault"
+]
+
+
+@pytest.mark.parametrize("example", FAULTS, ids=lambda each: each["metadata"]["name"])
+def test_the_examples_are_faults(example: dict[str, Any]) -> None:
+    read, problems = views.read(example["spec"])
+    assert problems == []
+    assert read is not None
+    resolving.needs(resolving.selector_of(read), "shop")
