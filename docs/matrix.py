@@ -7,8 +7,11 @@ through the conformance suite and the kill matrix, here and in the second kernel
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
+
+from faultline.injection import registry
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "matrix"
@@ -20,9 +23,9 @@ INTRODUCTION = """\
 
 Each row is a run of the conformance suite on one kind of place in one kernel: the fault was
 planned, injected, measured, recovered and looked for again, and its process was killed with SIGKILL
-at each point of the injection, after which everything had to be as before.
+at points of the injection, after which everything had to be as before.
 The place `process` has network, mount and pid namespaces, a root directory and control groups of
-its own, as a container has.
+its own; `container` is one of containerd with an image of its own and half a processor.
 
 - *effect*: what the fault measured at its target; *error*: how far the value is from the one asked.
 - *to effect*, *to absence*: seconds from the call to the end of the first measurement, and from
@@ -30,7 +33,10 @@ its own, as a container has.
   packets, a level over two seconds.
 - *killed*: points at which the injection was killed, and how many of them left nothing.
 - *held by*: processes of ours that hold it, their proportional memory, their share of a core.
+
+`./run matrix` measures it anew, and `./run matrix FAULT...` the rows of these faults.
 """
+NOT_YET = "not measured yet"
 
 
 def recorded() -> list[dict[str, Any]]:
@@ -59,14 +65,20 @@ def holders(row: dict[str, Any]) -> str:
     return f"{row['holders']}: {size:.1f} MiB, {100 * row['holder_cpu']:.0f} %"
 
 
-def cells(row: dict[str, Any]) -> list[object]:
+def effect(row: dict[str, Any]) -> str:
+    """What came of it, in one cell; a fault that failed has its reason there."""
     if row["why"]:
-        return [row["fault"], row["place"], f"not here: {row['why']}", *[""] * 7]
-    complaints = "; ".join(row["complaints"])
+        return f"not here: {row['why']}"
+    return "; ".join(dict.fromkeys(row["complaints"])) or row["effect"]
+
+
+def cells(row: dict[str, Any]) -> list[object]:
+    if row["why"] or not row["end"]:
+        return [row["fault"], row["place"], effect(row), *[""] * (len(HEAD) - 3)]
     return [
         row["fault"],
         row["place"],
-        complaints or row["effect"],
+        effect(row),
         share(row),
         seconds(row["to_effect"]),
         seconds(row["to_absence"]),
@@ -90,15 +102,19 @@ def section(run: dict[str, Any]) -> list[str]:
     points, survived = (sum(row[key] for row in ran) for key in ("kill_points", "survived"))
     told = f"{len(ran)} of {len(rows)} rows ran, {len(good)} without complaint; "
     told += f"killed {points} times, nothing left {survived} times."
+    days = [time.strftime("%Y-%m-%d", time.gmtime(row["time"])) for row in rows]
+    when = " to ".join(sorted({min(days), max(days)}))
     title = f"Linux {kernel['release']}, {kernel['machine']}, control groups {kernel['cgroups']}"
+    missing = sorted(registry.everything().keys() - {row["fault"] for row in rows})
     return [
         f"## {title}",
         "",
-        told,
+        f"{kernel['cores']} cores, {when}. {told}",
         "",
         line(*HEAD),
         "|" + "---|" * len(HEAD),
         *(line(*cells(row)) for row in rows),
+        *(line(each, "", NOT_YET, *[""] * (len(HEAD) - 3)) for each in missing),
         "",
     ]
 

@@ -30,7 +30,6 @@ from faultline.places.containers import Container
 from faultline.places.model import CONTAINER, POD, Place
 
 _PLACES = frozenset({CONTAINER, POD})
-_NOT_TRIED = "it acts on a container, and none is started for a trial"
 _PATIENCE = 5.0  # seconds until a new process is there
 _SAMPLE = 0.05  # seconds over which what stands still must use no processor time
 _KUBELET = "kube-system"
@@ -121,7 +120,6 @@ class ContainerKill(Fault[ContainerKillParams]):
     restores = "Nothing: whoever watches over the container may start it anew."
     example: ClassVar[dict[str, str]] = {"signal": "KILL"}
     places = _PLACES
-    lethal = _NOT_TRIED
     outlives_target = True
 
     def plan(self, place: Place, params: ContainerKillParams) -> list[Change]:
@@ -153,7 +151,6 @@ class ContainerPause(Fault[ContainerPauseParams]):
     restores = "Thaws the group, if it is still frozen."
     example: ClassVar[dict[str, str]] = {}
     places = _PLACES
-    lethal = _NOT_TRIED
 
     def plan(self, place: Place, params: ContainerPauseParams) -> list[Change]:
         found = _target(place)
@@ -257,7 +254,6 @@ class ContainerStop(Fault[ContainerStopParams]):
     restores = "Starts it by its runtime, if it is there and nobody has started it meanwhile."
     example: ClassVar[dict[str, str]] = {"grace": "2s"}
     places = _PLACES
-    lethal = _NOT_TRIED
     outlives_target = True
 
     def plan(self, place: Place, params: ContainerStopParams) -> list[Change]:
@@ -289,7 +285,6 @@ class ContainerRestart(Fault[ContainerStopParams]):
     restores = "Starts it by its runtime, if it should not run."
     example: ClassVar[dict[str, str]] = {"grace": "2s"}
     places = _PLACES
-    lethal = _NOT_TRIED
     outlives_target = True
 
     def plan(self, place: Place, params: ContainerStopParams) -> list[Change]:
@@ -328,7 +323,6 @@ class ContainerRemove(Fault[ContainerRemoveParams]):
     restores = "Nothing: a container that was removed is gone."
     example: ClassVar[dict[str, str]] = {}
     places = _PLACES
-    lethal = _NOT_TRIED
     outlives_target = True
 
     def plan(self, place: Place, params: ContainerRemoveParams) -> list[Change]:

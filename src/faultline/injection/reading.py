@@ -17,6 +17,10 @@ class Effect(StrEnum):
     UNMEASURED = "unmeasured"
 
 
+BUSY = "the machine is busy"
+"""What a reason begins with where others leave the machine too little for the effect."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """One measurement of a fault at its target."""
@@ -29,6 +33,11 @@ class Reading:
     values: dict[str, float] = field(
         default_factory=dict[str, float]
     )  # 'asked', 'measured', 'n', ... SI units
+
+    @property
+    def busy(self) -> bool:
+        """Whether it says more of what others do on this machine than of the fault."""
+        return self.effect is Effect.ABOVE or self.reason.startswith(BUSY)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

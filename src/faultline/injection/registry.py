@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from faultline.errors import Bug, UnknownName, nearest
 from faultline.injection.model import Fault
+from faultline.places.model import HOST, PROCESS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 GROUP = "faultline.faults"
 
 AnyFault = Fault[Any]
+_TRIED = frozenset({HOST, PROCESS})
 
 
 def entry_points(group: str) -> Iterable[EntryPoint]:
@@ -88,5 +90,8 @@ def everything() -> dict[str, AnyFault]:
 
 
 def triable() -> dict[str, AnyFault]:
-    """Every fault that can be tried where it is looked at: without those that end the host."""
-    return {fault_id: each for fault_id, each in everything().items() if not each.lethal}
+    """Every fault that can be tried where it is looked at: without those that end the host, and
+    those of containers, of which none is started for a trial.
+    """
+    found = everything().items()
+    return {i: each for i, each in found if not each.lethal and each.places & _TRIED}

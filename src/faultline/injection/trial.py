@@ -61,13 +61,38 @@ class Ground:
     known: dict[str, str]  # what the examples call {folder}, {pid}, ...
 
 
+@dataclass(frozen=True, slots=True)
+class Enclosed:
+    """A place with everything of its own, made for a trial."""
+
+    pid: int  # its first process
+    sleeper: int  # another one in it, asleep
+    target: Target
+    root: str = ""  # what the folder of the trial is called in it
+
+
+Enclosure = Callable[[Path], contextlib.AbstractContextManager[Enclosed]]
+"""Makes one in which a folder of ours can be seen. Raises Unsupported."""
+
+
+@contextlib.contextmanager
+def _capsule(root: Path) -> Generator[Enclosed]:
+    with scratch.capsule(root) as inside:
+        yield Enclosed(inside.pid, inside.sleeper, Target(pid=inside.pid))
+
+
+ENCLOSURES: dict[str, Enclosure] = {PROCESS: _capsule}
+"""How a place of each kind is made. Whoever has a runtime of containers adds its own."""
+
+
 @contextlib.contextmanager
 def ground(fault: Fault[Any] | type[Fault[Any]], kind: str = HOST) -> Generator[Ground]:
     """The example of a fault filled in, for a trial on this host or on a `kind` of place.
 
     A scratch folder, a sleeping process, a disk if it is named. With `process` the place is a
     process that has namespaces, a root directory and control groups of its own, as a container has;
-    the folder lies in it. Raises Unsupported for a fault that would end whoever tries it.
+    the folder lies in it, and so it does in whatever else ENCLOSURES can make. Raises Unsupported
+    for a fault that would end whoever tries it.
     """
     if fault.lethal:
         raise Unsupported(f"{fault.id} is not tried: {fault.lethal}")
@@ -79,22 +104,24 @@ def ground(fault: Fault[Any] | type[Fault[Any]], kind: str = HOST) -> Generator[
             known |= {"{disk}": str(disk), "{device}": device}
         if any("{mapped}" in str(v) for v in fault.example.values()):
             known["{mapped}"] = str(stack.enter_context(scratch.mapped(folder)))
-        target = Target()
+        target, first = Target(), 0
         if kind == HOST:
             known["{pid}"] = str(stack.enter_context(_sleeper()))
             if fault.scratch == "memory":
                 stack.enter_context(scratch.little_memory())
         else:
-            root = folder.parent
-            inside = stack.enter_context(scratch.capsule(root))
-            known = {name: path.removeprefix(str(root)) for name, path in known.items()}
-            known["{pid}"], target = str(inside.sleeper), Target(pid=inside.pid)
+            root = str(folder.parent)
+            if kind not in ENCLOSURES:
+                raise Unsupported(f"no {kind} is made for a trial")
+            inside = stack.enter_context(ENCLOSURES[kind](folder.parent))
+            known = {name: path.replace(root, inside.root, 1) for name, path in known.items()}
+            known["{pid}"], target, first = str(inside.sleeper), inside.target, inside.pid
         if fault.scratch == "plugin":
             allowed = stack.enter_context(samples.plugins())
             known |= {"{plugin}": samples.PROGRAM, "{script}": str(allowed / samples.PROGRAM)}
-            known["{url}"] = stack.enter_context(samples.endpoint(target.pid))
+            known["{url}"] = stack.enter_context(samples.endpoint(first))
         if fault.scratch == "exporter":
-            known["{url}"] = stack.enter_context(samples.exporter(target.pid))
+            known["{url}"] = stack.enter_context(samples.exporter(first))
         yield Ground(filled(fault.example, known), folder, target, known)
 
 
@@ -155,10 +182,13 @@ def isolate() -> None:
         link.set_up(nl, "lo")
 
 
-def in_child(act: Callable[[], Any], patience: float = PATIENCE) -> Any:
+def in_child(
+    act: Callable[[], Any], patience: float = PATIENCE, why: list[str] | None = None
+) -> Any:
     """Run `act` in an isolated child and return its JSON answer; None if it died or took too long.
 
-    Raises Unsupported where no namespace may be made.
+    What it raised is added to `why`, in one line. Raises Unsupported where no namespace may be
+    made.
     """
     read, write = os.pipe()
     pid = os.fork()
@@ -171,6 +201,9 @@ def in_child(act: Callable[[], Any], patience: float = PATIENCE) -> Any:
         finally:
             if status:
                 traceback.print_exc()
+                raised = sys.exc_info()[1]
+                told = f"{type(raised).__name__}: {raised}"[:2000]
+                os.write(write, json.dumps({"raised": told}).encode())
             os._exit(status)
     os.close(write)
     os.set_blocking(read, False)
@@ -182,6 +215,10 @@ def in_child(act: Callable[[], Any], patience: float = PATIENCE) -> Any:
     if not answer:
         return None
     told = json.loads(answer)
+    if "raised" in told:
+        if why is not None:
+            why.append(told["raised"])
+        return None
     if "refused" in told:
         raise Unsupported(
             f"no namespace can be made to try it in: {told['refused']}",
@@ -214,8 +251,12 @@ def _read_until(fd: int, until: float) -> bytes | None:
 
 def try_fault(fault_id: str) -> Trial:
     """Inject a fault's example, measure it, recover it, look for residue; all in a child."""
-    if lethal := registry.get(fault_id).lethal:
-        return Trial(fault_id, works=False, why=f"not tried: {lethal}")
+    fault = registry.get(fault_id)
+    if fault.lethal:
+        return Trial(fault_id, works=False, why=f"not tried: {fault.lethal}")
+    if not fault.places & {HOST, PROCESS}:
+        why = "not tried: it acts on a container, and none is started for a trial"
+        return Trial(fault_id, works=False, why=why)
     try:
         answer = in_child(lambda: asdict(_prepared(fault_id)))
     except Unsupported as error:

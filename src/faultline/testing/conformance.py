@@ -88,12 +88,13 @@ class Ground:
                 break
             time.sleep(0.05)
         self.complaints += [f"{when}: {line}" for line in left]
-        self.complaints += [
-            f"{when}: {line}" for line in changed(self.files, files_of(self.folder))
-        ]
+        differ = changed(self.files, files_of(self.folder))
+        self.complaints += [f"{when}: {line}" for line in differ]
 
     def _snapshot(self) -> residue.Snapshot:
         """Everything, as it is seen from within the place's network."""
+        if not (self.place.is_host or self.place.process.alive()):
+            self.place = find(self.target)  # it was started anew
         with self.place.entered():
             return residue.snapshot(folders=[self.folder])
 
@@ -106,11 +107,9 @@ class Ground:
         with Injector(self.state) as injector:
             uids = [record.uid for record in injector.query()]
         shared = tuple(f"{sign} {area}" for sign in "+-" for area in ("process", "cgroup", "mount"))
-        return [
-            line
-            for line in lines
-            if not line.startswith(shared) or any(uid in line for uid in uids)
-        ]
+        mine = [any(uid in line for uid in uids) for line in lines]
+        kept = zip(lines, mine, strict=True)
+        return [line for line, ours in kept if ours or not line.startswith(shared)]
 
     def want(self, right: bool, complaint: str) -> None:
         if not right:
@@ -163,10 +162,15 @@ def isolated(act: Callable[[], list[str]], patience: float = 300.0) -> list[str]
 
     Raises Unsupported where this kernel or these rights cannot do what is checked.
     """
-    answer = trial.in_child(lambda: _told(act), patience)
+    why: list[str] = []
+    answer = trial.in_child(lambda: _told(act), patience, why)
     if isinstance(answer, str):
         raise Unsupported(answer)
-    return ["the check did not come to an end"] if answer is None else answer
+    return [_unended(why)] if answer is None else answer
+
+
+def _unended(why: list[str]) -> str:
+    return "; ".join(("the check did not come to an end", *why))
 
 
 def _told(act: Callable[[], list[str]]) -> list[str] | str:
@@ -200,11 +204,10 @@ def _check(fault_id: str, kind: str) -> list[str]:
 def _effect_and_recovery(ground: Ground, injector: Injector) -> None:
     record = injector.inject(ground.order())
     reading = injector.observe(record.uid)
-    ground.want(
-        reading.effect is Effect.EFFECTIVE,
-        f"effect: {reading.effect}, asked {reading.asked}, "
-        f"measured {reading.measured}: {reading.reason}",
-    )
+    if reading.busy:  # nothing can be said of the fault here and now
+        raise Unsupported(f"{reading.effect}: {reading.reason}")
+    told = f"asked {reading.asked}, measured {reading.measured}: {reading.reason}"
+    ground.want(reading.effect is Effect.EFFECTIVE, f"effect: {reading.effect}, {told}")
     end = injector.recover(record.uid).end
     ground.want(end in GOOD_ENDS, f"recover ended as {end}")
     left = injector.residue(record.uid)
@@ -304,10 +307,11 @@ def check_killed_injector(fault_id: str, sample: int, seed: int, kind: str = HOS
 
 def kill_points(fault_id: str, sample: int, seed: int, kind: str = HOST) -> dict[str, list[str]]:
     """The same with the complaints of each point that the process was killed at."""
-    answer = trial.in_child(lambda: _each_point(fault_id, sample, seed, kind), 900.0)
+    why: list[str] = []
+    answer = trial.in_child(lambda: _each_point(fault_id, sample, seed, kind), 900.0, why)
     if isinstance(answer, str):
         raise Unsupported(answer)
-    return {"all": ["the check did not come to an end"]} if answer is None else answer
+    return {"all": [_unended(why)]} if answer is None else answer
 
 
 def _each_point(fault_id: str, sample: int, seed: int, kind: str) -> dict[str, list[str]] | str:
