@@ -20,6 +20,7 @@ UNIT_WORDS = re.compile(r"_(ns|us|ms|s|sec|seconds|minutes|bytes|kb|mb|gb|percen
 RESERVED_SHORT = {"t", "o", "h"}
 RESERVED_LONG = {
     "duration", "uid", "allow", "creator", "format", "output", "no-observe", "follow", "help",
+    "seed",
 }  # fmt: skip
 
 FAULTS = registry.everything()

@@ -108,9 +108,11 @@ def test_a_share_of_a_quota_is_held(worker: Start, scratch_group: Make) -> None:
     run = worker("burn", order)
     assert run.ready
     time.sleep(1)
-    begin, used = time.monotonic(), cgroup_limits.cpu_usage(usage)
+    begin, used, before = time.monotonic(), cgroup_limits.cpu_usage(usage), cpustat.core_times()
     time.sleep(4)
     cores = (cgroup_limits.cpu_usage(usage) - used) / 1e9 / (time.monotonic() - begin)
+    if (full := cpustat.used_between(before, cpustat.core_times(), None)) > 95:
+        pytest.skip(f"others leave it no more: all cores are busy at {full:.0f}%")
     assert cores / quota.cores * 100 == pytest.approx(60, abs=POINTS)
     run.end()
     assert run.wait_gone()

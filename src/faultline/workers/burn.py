@@ -9,7 +9,8 @@ Order (spec), beside `deadline` and `stats` (a path): percent  0 to 100 scope   
 `cores` at that percent; "all": the sum over `cores` at that percent; "group": of `group` cores
 core numbers; for "group" the cores that its tasks may use group    {usage: {version, folder},
 quota: cores as a number} join  folders of control groups that the children work in; the parent
-stays outside, so that no quota keeps it from looking
+stays outside, so that no quota keeps it from looking rivals  so many children for each core that
+work without a pause, instead of one that leaves others what they use
 """
 
 from __future__ import annotations
@@ -246,8 +247,12 @@ class Burner:
             self._meter: CoreMeter | GroupMeter = GroupMeter(group_from(group["usage"]))
         else:
             self._meter = CoreMeter(cores)
+        self._rivals = int(spec.get("rivals", 0))
+        if self._rivals:
+            self._pinned = [pins for pins in self._pinned for _ in range(self._rivals)]
+        units = len(cores) if self._scope == "cores" else len(self._pinned)
         count = len(self._pinned)
-        self._control = Controller(float(spec["percent"]), self._scope, capacity, count)
+        self._control = Controller(float(spec["percent"]), self._scope, capacity, units)
         self._board = Board(count)
         self._children: dict[int, int] = {}  # pid: index
         self._burnt = [0] * count
@@ -257,6 +262,8 @@ class Burner:
     def _spawn(self, index: int) -> None:
         def child() -> int:
             join_groups(self._join)
+            if self._rivals:
+                os.setsid()  # a scheduling group of its own, sched(7), "The autogroup feature"
             os.sched_setaffinity(0, self._pinned[index])
             return work(self._board, index, len(self._pinned))
 
@@ -269,7 +276,10 @@ class Burner:
         own = [(a - b) / passed for a, b in zip(burnt, self._burnt, strict=True)]
         self._burnt, self._when = burnt, now
         total = self._meter.read()
-        return Sample(total, [sum(own)] if self._scope == "group" else own)
+        if self._scope == "group":
+            return Sample(total, [sum(own)])
+        each = max(1, self._rivals)
+        return Sample(total, [sum(own[at : at + each]) for at in range(0, len(own), each)])
 
     def _replace(self) -> None:
         """Start children anew that somebody ended; one that could not do its work ends all."""
@@ -282,6 +292,8 @@ class Burner:
                 self._spawn(index)
 
     def _order(self, shares: Sequence[float]) -> None:
+        if self._rivals:
+            shares = [1.0] * len(self._pinned)
         for index, share in enumerate(shares):
             self._board.order(index, share)
 

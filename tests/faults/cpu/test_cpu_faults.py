@@ -75,6 +75,54 @@ def quiet(core: int) -> None:
         pytest.skip(f"others use {use:.0f}% of core {core}")
 
 
+def ticks(process: subprocess.Popen[bytes]) -> float:
+    """Seconds of processor time that a process has used."""
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@pytest.mark.both_kernels
+def test_rivals_take_a_core_from_what_runs_there(
+    injector: Injector, spinner: Callable[[int], subprocess.Popen[bytes]]
+) -> None:
+    """Without them it keeps what it uses; with three it is one of four."""
+    quiet(0)
+    victim = spinner(0)
+
+    def share(seconds: float = 1.5) -> float:
+        begun, used = time.monotonic(), ticks(victim)
+        time.sleep(seconds)
+        return (ticks(victim) - used) / (time.monotonic() - begun)
+
+    record = injector.inject(order("cpu.burn", percent="100%", cores="0"))
+    assert share() > 0.4
+    injector.recover(record.uid)
+    record = injector.inject(order("cpu.burn", percent="100%", cores="0", rivals=3))
+    found = injector.observe(record.uid)
+    assert share() < 0.35
+    assert found.values["others"] < 35, found
+    assert found.effect is Effect.EFFECTIVE, found
+    assert injector.recover(record.uid).end is End.RECOVERED
+    assert injector.residue(record.uid) == []
+
+
+def test_others_who_weigh_more_than_the_rivals_are_told_of(
+    injector: Injector, spinner: Callable[[int], subprocess.Popen[bytes]]
+) -> None:
+    for _ in range(3):
+        spinner(0)
+    record = injector.inject(order("cpu.burn", percent="100%", cores="0", rivals=1))
+    found = injector.observe(record.uid)
+    assert found.effect is Effect.INEFFECTIVE, found
+    assert "weigh more" in found.reason
+
+
+@pytest.mark.parametrize("params", [{"percent": "90%"}, {"percent": "100%", "of": "all"}])
+def test_rivals_go_with_all_of_a_core(injector: Injector, params: dict[str, str]) -> None:
+    with pytest.raises(InvalidParameter, match="rivals"):
+        injector.plan(order("cpu.burn", rivals=2, **params))
+
+
 @pytest.mark.both_kernels
 def test_a_core_is_held_at_the_level_that_was_asked(injector):
     quiet(0)

@@ -17,7 +17,7 @@ from faultline.changes.model import Change, Record, mark
 from faultline.errors import InvalidParameter, Unsupported
 from faultline.injection.group_target import joined, usable_cores
 from faultline.injection.model import Ending, Fault
-from faultline.injection.reading import Effect, Reading, mean_is
+from faultline.injection.reading import BUSY, Effect, Reading, mean_is
 from faultline.kernel import cgroup, cgroup_limits, cpustat, procfs
 from faultline.places.model import Place
 from faultline.workers.join import group_from, group_to
@@ -53,9 +53,15 @@ class BurnParams(Params):
     """Which cores, as numbers and ranges: `0-2,6`. Without it, and without `count`, all of them."""
     count: Annotated[int | None, Between(1, 65536), Flag("c")] = None
     """How many cores, the lowest numbers first, instead of `cores`."""
+    rivals: Annotated[int | None, Between(1, 64)] = None
+    """How many processes of ours want all of each core. Without it others keep what they use, and
+    only the rest is burnt; with it, and with 100% alone, they get one part in `rivals` + 1 of it,
+    as far as control groups and priorities weigh alike."""
 
     @model_validator(mode="after")
     def _either(self) -> BurnParams:
+        if self.rivals is not None and (float(self.percent) < 100 or self.of == "all"):
+            raise ValueError("expected rivals only together with percent: 100%, and not of: all")
         if self.cores is not None and self.count is not None:
             raise ValueError("expected either cores or count")
         if self.of not in ("auto", "core") and (self.cores is not None or self.count is not None):
@@ -71,6 +77,7 @@ class _Look:
     total: dict[int, cpustat.CoreTimes]
     group: float
     ours: dict[int, float]  # core to seconds of our processes pinned there; -1: not pinned
+    waited: float  # seconds that our processes stood in line for a core, all together
 
 
 class CpuBurn(Fault[BurnParams]):
@@ -79,18 +86,22 @@ class CpuBurn(Fault[BurnParams]):
     On a place the work is done in its control groups: it is charged for it and shares its quota and
     its weight with it. Others keep what they use; only the rest up to the level is burnt, so the
     level stands while they come and go. What others use beyond it cannot be taken from them: then
-    the reading says `already above`.
+    the reading says `already above`. To take it from them, `rivals` compete for the cores.
     """
 
     id = "cpu.burn"
     ending = Ending.SELF
     does = (
         "One process of ours for each core, pinned to it, works in slices of 50 ms; twice a second "
-        "what the kernel counted is compared with what was asked."
+        "what the kernel counted is compared with what was asked. With `rivals` so many for each "
+        "core work without a pause, each in a session of its own, so that it weighs as much as any "
+        "process where the scheduler groups by session."
     )
     cannot = (
-        "Lower what others use. Time that a hypervisor takes away (steal) counts as busy. Within a "
-        "control group with a quota the cores themselves may not be reached: use `of: group` there."
+        "Lower what others use, without `rivals`; with them, below the share that the weight of "
+        "their control group gives them. Time that a hypervisor takes away (steal) counts as busy. "
+        "Within a control group with a quota the cores themselves may not be reached: use "
+        "`of: group` there."
     )
     measures = (
         "/proc/stat of the cores, or the control group's own counter, over 2 s, and what the "
@@ -112,6 +123,9 @@ class CpuBurn(Fault[BurnParams]):
         else:
             order |= {"scope": scope, "cores": _chosen(params, usable)}
             what = f"hold {_denominator(order)} busy at {params.percent}"
+        if params.rivals is not None:
+            order["rivals"] = params.rivals
+            what += f", with {params.rivals} that compete for it"
         return [Change("worker", {"module": "burn", "spec": order, "what": f"{what}, in total"})]
 
     def observe(self, place: Place, params: BurnParams, record: Record) -> Reading:
@@ -146,14 +160,48 @@ class CpuBurn(Fault[BurnParams]):
         if len(units) > 1:
             measured += f"; core {units[worst][0]} furthest off at {means[worst]:.1f}%"
         values = {"asked": percent, "measured": mean, "others": rest, "n": float(_SLICES)}
+        if "rivals" in order:
+            values["rivals"] = float(order["rivals"])
+            return self._outdone(asked, measured, values, others, right=right)
         above = [u for u, other in enumerate(others) if other > percent + POINTS]
         if above:
             where = ", ".join(f"core {units[u][0]}" for u in above if units[u][0] >= 0)
             reason = f"already above what was asked{', ' + where if where else ''}: others use that"
             return Reading(Effect.ABOVE, asked, measured, self.measures, reason, values)
+        waited = looks[-1].waited - looks[0].waited
+        if (
+            not right
+            and order["scope"] == "group"
+            and mean + _share(order, waited, looks) > percent
+        ):
+            # Within the quota, and yet they stood in line: others had the cores.
+            reason = f"{BUSY}: ours waited {waited:.1f} s for cores that others had"
+            return Reading(Effect.UNMEASURED, asked, measured, self.measures, reason, values)
         effect = Effect.EFFECTIVE if right else Effect.INEFFECTIVE
         reason = "" if right else f"off by {abs(means[worst] - percent):.1f} points"
         return Reading(effect, asked, measured, self.measures, reason, values)
+
+    def _outdone(
+        self,
+        asked: str,
+        measured: str,
+        values: dict[str, float],
+        others: list[float],
+        *,
+        right: bool,
+    ) -> Reading:
+        """With rivals: all of it is used, and others get no more of it than each of ours."""
+        share = 100 / (values["rivals"] + 1)
+        asked += f", of that at most {share:.0f}% by others"
+        if right and max(others) <= share + POINTS:
+            return Reading(Effect.EFFECTIVE, asked, measured, self.measures, "", values)
+        why = "it is not full"
+        if right:
+            why = (
+                "others weigh more: they are several, of higher priority, or in groups of their own"
+            )
+            why += "; with them as the target the rivals work in their group"
+        return Reading(Effect.INEFFECTIVE, asked, measured, self.measures, why, values)
 
 
 def _scope(place: Place, params: BurnParams) -> str:
@@ -216,8 +264,10 @@ def _look(order: dict[str, Any], pids: list[int]) -> _Look:
     if order["scope"] == "group":
         group = cgroup_limits.cpu_usage(group_from(order["group"]["usage"])) / 1e9
     ours: dict[int, float] = {}
+    waited = 0.0
     for pid in pids:
         try:
+            waited += _waited(pid)
             pinned = os.sched_getaffinity(pid)
             text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
         except (FileNotFoundError, ProcessLookupError):
@@ -226,7 +276,18 @@ def _look(order: dict[str, Any], pids: list[int]) -> _Look:
         core = next(iter(pinned)) if len(pinned) == 1 else -1
         used = (int(fields[11]) + int(fields[12])) / cpustat.TICKS_PER_SECOND
         ours[core] = ours.get(core, 0.0) + used
-    return _Look(time.monotonic(), cpustat.core_times(), group, ours)
+    return _Look(time.monotonic(), cpustat.core_times(), group, ours, waited)
+
+
+def _waited(pid: int) -> float:
+    """Seconds that a process has stood in line for a core; 0 where the kernel counts none.
+
+    The second number of /proc/PID/schedstat (Documentation/scheduler/sched-stats.rst), nanoseconds.
+    """
+    try:
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+    except (FileNotFoundError, ProcessLookupError, IndexError):
+        return 0.0
 
 
 def _level(order: dict[str, Any], core: int, first: _Look, last: _Look) -> float:
@@ -236,6 +297,11 @@ def _level(order: dict[str, Any], core: int, first: _Look, last: _Look) -> float
         return 100 * (last.group - first.group) / passed / order["group"]["quota"]
     cores = [core] if core >= 0 else order["cores"]
     return cpustat.used_between(first.total, last.total, cores)
+
+
+def _share(order: dict[str, Any], seconds: float, looks: list[_Look]) -> float:
+    """Processor time as a share of the quota over all looks, in hundredths."""
+    return 100 * seconds / (looks[-1].when - looks[0].when) / order["group"]["quota"]
 
 
 def _own(order: dict[str, Any], core: int, first: _Look, last: _Look) -> float:

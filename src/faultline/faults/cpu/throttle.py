@@ -17,7 +17,7 @@ from faultline.changes.model import Change, Record, mark
 from faultline.errors import FaultlineError, InvalidParameter, Refused, Unsupported
 from faultline.injection.group_target import joined, limited, usable_cores, value
 from faultline.injection.model import Ending, Fault
-from faultline.injection.reading import Effect, Reading
+from faultline.injection.reading import BUSY, Effect, Reading
 from faultline.kernel import cgroup, cgroup_limits, clock
 from faultline.kernel.cgroup import Group
 from faultline.places.model import HOST, KINDS, Place
@@ -115,7 +115,7 @@ class CpuThrottle(Fault[ThrottleParams]):
                 return Reading.unmeasured(asked, self.measures, error.message)
             reading = self._judge(asked, wanted, *looks, "with processes of ours")
         return reading or Reading.unmeasured(
-            asked, self.measures, "the host is too busy for anybody to use up the quota"
+            asked, self.measures, f"{BUSY}: nobody could use up the quota"
         )
 
     def _judge(

@@ -141,7 +141,10 @@ class DiskInodes(Fault[InodesParams]):
         "File systems that make inodes as they are needed (btrfs; xfs while space is left) do not "
         "run out. Making and removing takes about a second per 100,000."
     )
-    measures = "The file system's own count (statvfs), against the one before."
+    measures = (
+        "A percentage by the file system's own count (statvfs); a number by what is in the folder, "
+        "since others make and remove files too."
+    )
     restores = "Removes the folder with all in it; goes on where it was cut off."
     example: ClassVar[dict[str, str]] = {"folder": "{folder}", "count": "50"}
     scratch = "file"
@@ -164,13 +167,31 @@ class DiskInodes(Fault[InodesParams]):
             measured = f"{value:.2f}% used, {now.inodes_available} available"
         else:
             wanted = params.count or 0
-            taken = record.steps[0].prior["available"] - now.inodes_available
-            asked, measured = f"{wanted} inodes taken", f"{taken} fewer available"
+            with opened(place, params.folder) as fd:
+                taken = _entries(fd, f".faultline-{record.uid}-0.inodes")
+            # What others make and remove meanwhile says nothing of ours.
+            fewer = record.steps[0].prior["available"] - now.inodes_available
+            asked = f"{wanted} inodes taken"
+            measured = f"{taken} taken by ours, {fewer} fewer available than before"
             ok = taken >= 0.98 * wanted
             values = {"asked": float(wanted), "measured": float(taken)}
         effect = Effect.EFFECTIVE if ok else Effect.INEFFECTIVE
         reason = "" if ok else "somebody has freed inodes since"
         return Reading(effect, asked, measured, self.measures, reason, values)
+
+
+def _entries(folder: int, name: str) -> int:
+    """How many inodes a folder takes with everything in it; 0 where there is none."""
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+    try:
+        with os.scandir(fd) as found:
+            names = [(each.name, each.is_dir(follow_symlinks=False)) for each in found]
+        return 1 + sum(_entries(fd, inner) if is_dir else 1 for inner, is_dir in names)
+    finally:
+        os.close(fd)
 
 
 class ReadonlyParams(Params):
