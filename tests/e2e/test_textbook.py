@@ -1,5 +1,6 @@
-"""The textbook drill on a real service with a real Prometheus: a processor is full, answers
-are slow, an alarm fires, the service gets well. Both hits and both misses, told apart.
+"""The textbook drill on a real service with a real Prometheus: a processor is full, half of the
+successful requests are gone, an alarm fires, the service gets well. Both hits and both misses, told
+apart.
 """
 
 from __future__ import annotations
@@ -89,8 +90,8 @@ def _wait(url: str) -> None:
 def drill(places: tuple[int, str], folder: Path, tired: float = 0.0, **values: object) -> Run:
     port, prometheus = places
     given = {
-        "url": f"http://127.0.0.1:{port}/", "prometheus": prometheus, "duration": "9s",
-        "window": "2s", "limit": "100ms", "found": "8s", "mended": "18s", **values,
+        "url": f"http://127.0.0.1:{port}/", "prometheus": prometheus, "before": "6s",
+        "duration": "12s", "window": "2s", "found": "10s", "mended": "24s", "rivals": 15, **values,
     }  # fmt: skip
     with shop(port, tired), Runs(folder) as kept:
         experiment = engine.load(DRILLS / "cpu-full.yaml", given)
@@ -109,6 +110,10 @@ def test_both_hits(places: tuple[int, str], tmp_path: Path) -> None:
     assert points.impact == points.effective, "the service counts, not the kernel"
     assert points.impact <= points.discovered <= points.recovered
     assert points.score == 100.0
+    rates = next(each for each in run.status.probes if each.name == "half-gone")
+    least = min(one.value for one in rates.samples if one.value is not None)
+    assert rates.initial is not None
+    assert least <= rates.initial / 2, "the successful requests halve"
 
 
 def test_an_alarm_that_nobody_has_set_up_is_missed(places: tuple[int, str], tmp_path: Path) -> None:
@@ -129,7 +134,7 @@ def test_a_service_that_stays_ill_is_missed(places: tuple[int, str], tmp_path: P
 
 
 def test_without_impact_it_was_not_effective(places: tuple[int, str], tmp_path: Path) -> None:
-    run = drill(places, tmp_path, limit="30s")
+    run = drill(places, tmp_path, lost="101%")
     assert run.status.verdict == Verdict.NOT_EFFECTIVE
     assert "no impact" in run.status.reason
     assert run.status.faults[0].effect == "effective", "at the target it was"
