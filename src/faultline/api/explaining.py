@@ -39,7 +39,7 @@ def described(schema: dict[str, Any], model: type[Explained]) -> None:
     """
     properties = schema.get("properties", {})
     for name, field in model.explained().items():
-        for key in {name, field.alias, field.validation_alias, field.serialization_alias}:
+        for key in (name, field.alias, field.validation_alias, field.serialization_alias):
             if field.description and isinstance(key, str) and key in properties:
                 properties[key].setdefault("description", field.description)
 

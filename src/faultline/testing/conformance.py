@@ -93,7 +93,8 @@ class Ground:
 
     def _snapshot(self) -> residue.Snapshot:
         """Everything, as it is seen from within the place's network."""
-        if not (self.place.is_host or self.place.process.alive()):
+        process = self.place.process
+        if process is not None and not process.alive():
             self.place = find(self.target)  # it was started anew
         with self.place.entered():
             return residue.snapshot(folders=[self.folder])
