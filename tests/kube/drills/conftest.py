@@ -10,6 +10,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -191,8 +192,9 @@ def operator(cluster: Cluster) -> Generator[Operator]:
     assert not thread.is_alive()
 
 
-@pytest.fixture
-def field(cluster: Cluster, crew: Crew, operator: Operator) -> Generator[Field]:
+@contextmanager
+def fielded(cluster: Cluster, crew: Crew, operator: Operator) -> Generator[Field]:
+    """A namespace for the block; whatever was done in it is undone."""
     name = f"fldrill-{uuid.uuid4().hex[:6]}"
     kubectl("create", "namespace", name)
     client = cluster.client()
@@ -204,6 +206,12 @@ def field(cluster: Cluster, crew: Crew, operator: Operator) -> Generator[Field]:
         kubectl("delete", "faults", "-n", name, "--all", "--timeout=60s")
         kubectl("delete", "namespace", name, "--wait=false")
         client.close()
+
+
+@pytest.fixture
+def field(cluster: Cluster, crew: Crew, operator: Operator) -> Generator[Field]:
+    with fielded(cluster, crew, operator) as made:
+        yield made
 
 
 def load(path: Path) -> Object:

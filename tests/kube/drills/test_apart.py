@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import socket
+import time
+from collections.abc import Generator
 from typing import Any
 
 import pytest
 from tests.containers.test_pods import kubectl
-from tests.kube.drills.conftest import Field, until
+from tests.kube.agent.conftest import Crew
+from tests.kube.drills.conftest import Cluster, Field, fielded, until
 
+from faultline.operator.app import Operator
 from faultline.places.find import Target, find
 
-pytestmark = [pytest.mark.needs_root, pytest.mark.needs_cluster, pytest.mark.slow]
+pytestmark = [
+    pytest.mark.needs_root, pytest.mark.needs_cluster, pytest.mark.slow, pytest.mark.timeout(300),
+]  # fmt: skip
 RED = {"pods": {"labels": {"app": "red"}}, "mode": "all"}
 BLUE = {"pods": {"labels": {"app": "blue"}}}
 
 
-@pytest.fixture
-def sets(field: Field) -> Field:
-    for name, copies in (("red", 2), ("blue", 2), ("green", 1)):
-        field.serve(name, copies)
-    field.ready("red", "blue", "green")
-    return field
+@pytest.fixture(scope="module")
+def sets(cluster: Cluster, crew: Crew, operator: Operator) -> Generator[Field]:
+    """Three sets of programs: two that are kept apart, and one that nobody means."""
+    with fielded(cluster, crew, operator) as field:
+        for name, copies in (("red", 2), ("blue", 2), ("green", 1)):
+            field.serve(name, copies)
+        field.ready("red", "blue", "green")
+        yield field
 
 
 def passes(field: Field, sender: str, receiver: str, address: str) -> bool:
@@ -116,8 +124,6 @@ def test_nobody_begins_a_conversation_there_but_here(sets: Field) -> None:
 
 
 def test_slow_between_two_sets_alone(sets: Field) -> None:
-    import time
-
     field, blue = sets, sets.address("blue")
     params = {"latency": "300ms", "direction": "out"}
     field.fault("slow", fault="network.delay", params=params, selector=RED, peer=BLUE)

@@ -16,7 +16,9 @@ import pytest
 from tests.containers.test_pods import kubectl
 from tests.kube.drills.conftest import GROUP, PORT, Field, load, until
 
-pytestmark = [pytest.mark.needs_root, pytest.mark.needs_cluster, pytest.mark.slow]
+pytestmark = [
+    pytest.mark.needs_root, pytest.mark.needs_cluster, pytest.mark.slow, pytest.mark.timeout(300),
+]  # fmt: skip
 DRILLS = Path(__file__).parents[3] / "examples" / "drills"
 
 
