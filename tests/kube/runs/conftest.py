@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from tests.kube.conftest import Server
-from tests.kube.operator.conftest import CRDS, FAULTS, PODS, VERSION, Bench, bench, kinds, until
+from tests.kube.operator.conftest import CRDS, FAULTS, PODS, VERSION, Bench, bench, kinds
+from tests.kube.operator.conftest import until as soon
 
 from faultline.kube.crds import crd
 from faultline.kubeapi.client import Client
@@ -20,6 +21,11 @@ __all__ = ["bench", "kinds"]
 RUNS = Kind("Run", "runs", VERSION)
 SCHEDULES = Kind("Schedule", "schedules", VERSION)
 EXPERIMENTS = Kind("Experiment", "experiments", VERSION)
+
+
+def until(what: Callable[[], Any], words: str = "", patience: float = 60.0) -> Any:
+    """What it answers as soon as that is something."""
+    return soon(what, words, patience)
 
 
 def install(client: Client) -> None:

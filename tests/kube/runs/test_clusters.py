@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 from tests.kube.apiserver import ADMIN, Server, running
-from tests.kube.operator.conftest import CRDS, HOSTS, NODES, PODS, SPACES, VERSION, Bench, until
-from tests.kube.runs.conftest import EXPERIMENTS, RUNS, Place, experiment, install
+from tests.kube.operator.conftest import CRDS, HOSTS, NODES, PODS, SPACES, VERSION, Bench
+from tests.kube.runs.conftest import EXPERIMENTS, RUNS, Place, experiment, install, until
 
 from faultline.kube.crds import crd
 from faultline.kubeapi.model import Kind, metadata

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.kube.operator.conftest import VERSION, until
-from tests.kube.runs.conftest import Place, experiment
+from tests.kube.operator.conftest import VERSION
+from tests.kube.runs.conftest import Place, experiment, until
 
 pytestmark = pytest.mark.needs_apiserver
 ROOT = Path(__file__).resolve().parents[3]

@@ -6,8 +6,8 @@ from contextlib import closing
 from typing import Any
 
 import pytest
-from tests.kube.operator.conftest import FAULTS, until
-from tests.kube.runs.conftest import RUNS, Place
+from tests.kube.operator.conftest import FAULTS
+from tests.kube.runs.conftest import RUNS, Place, until
 
 from faultline.changes.model import End, State
 from faultline.engine import actions

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from faultline.engine.signals import Heard
 from faultline.engine.wiring import engines
 from faultline.errors import Halted, Refused
 from faultline.kubeapi.client import Client
-from faultline.kubeapi.model import ApiError, Object, Rest, Wrapped
+from faultline.kubeapi.model import Answer, ApiError, Object, Request, Rest, Wrapped
 from faultline.operator.running import bounds, clocks
 from faultline.operator.running.faults import RUNS, ClusterFaults, Resolve
 from faultline.operator.running.members import ClusterMembers
@@ -32,11 +32,32 @@ from faultline.stores.model import Summary
 
 
 class Within(Wrapped):
-    """A connection for which one namespace is meant where none is named."""
+    """A connection for which one namespace is meant where none is named. Closed it stays closed:
+    what still acts when an engine ends must not open it again.
+    """
 
     def __init__(self, rest: Rest, namespace: str) -> None:
         super().__init__(rest)
         self._namespace = namespace
+        self._closed = False
+
+    def send(self, asked: Request) -> Answer:
+        self._check()
+        return super().send(asked)
+
+    def lines(
+        self, path: str, query: Mapping[str, str], timeout: float
+    ) -> AbstractContextManager[Iterator[bytes]]:
+        self._check()
+        return super().lines(path, query, timeout)
+
+    def _check(self) -> None:
+        if self._closed:
+            raise ApiError(0, "Closed", "the engine has ended: another one goes on")
+
+    def close(self) -> None:
+        self._closed = True
+        super().close()
 
     @property
     def namespace(self) -> str:
@@ -70,7 +91,7 @@ class ClusterRuns(Runs):
         self.around, self.namespace = around, namespace
         folder = around.folder / namespace
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        store = KubeStore(around.connect, namespace, cached=cached)
+        store = KubeStore(self.reach, namespace, cached=cached)
         super().__init__(folder, self.tools, bounds.check_fault, opened=store)
         self._client = Client(self.reach())
 
