@@ -128,10 +128,9 @@ def standing(hosts: int, each: int) -> Generator[Standing]:
 
 
 def _kinds(client: Client) -> None:
-    from faultline.kube.crds import crd
+    from faultline.kube.crds import crds
 
-    for name in ("Fault", "Host", "Halt"):
-        made = crd(name)
+    for made in crds():
         client.patch(CRDS, made["metadata"]["name"], made, "apply")
         path = f"/apis/{VERSION}/{made['spec']['names']['plural']}"
         while client.rest.request("GET", path).status != 200:
