@@ -13,7 +13,7 @@ from collections.abc import Callable
 import pytest
 from scene import Program, Scene
 
-from faultline.api.run import Phase
+from faultline.api.run import Phase, Run
 from faultline.changes.model import State
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.needs_netns, pytest.mark.slow]
@@ -45,8 +45,20 @@ def resumed(scene: Scene) -> Program:
     program = scene.command("run", "--resume")
     status = program.end()
     print(program.text)
+    if status == 8 and "could not be measured" in program.text:
+        pytest.skip("the machine is too busy for a guard to be measured once a second")
     assert status in (0, 1, 4), program.text
     return program
+
+
+def blind(run: Run, since: float) -> bool:
+    """Whether nobody measured for as long as makes a probe blind: on a busy machine an engine takes
+    seconds to start, and what it did not see it does not call `held`.
+    """
+    probe = next(each for each in run.spec.resolved.probes if each.name == "fast-enough")
+    seen = next(each.samples for each in run.status.probes if each.name == "fast-enough")
+    after = [each.at for each in seen if each.ok is not None and each.at > since]
+    return not after or after[0] - since >= probe.blind_count * probe.interval.seconds
 
 
 @pytest.mark.parametrize("words", POINTS, ids=lambda words: "-".join(words.split()))
@@ -54,14 +66,16 @@ def test_a_run_whose_engine_was_killed_comes_to_a_verdict_and_leaves_nothing(
     scene: Scene, words: str
 ) -> None:
     killed(scene, words)
+    died = time.time()
     name = scene.run.metadata.name
     assert scene.run.status.phase is not Phase.ENDED
     resumed(scene)
     run = scene.run
+    allowed = POINTS[words] | ({"not measured"} if blind(run, died) else set())
     assert run.metadata.name == name, "it is the same run"
     assert run.status.phase is Phase.ENDED
     assert run.status.resumed == 1
-    assert run.status.verdict in POINTS[words], run.status.reason
+    assert run.status.verdict in allowed, run.status.reason
     assert scene.fault.end in ("recovered", None)
     assert scene.fault.residue == []
     assert len([a for a in run.status.actions if a.kind == "inject"]) == 1

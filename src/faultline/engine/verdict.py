@@ -22,12 +22,19 @@ def settle(draft: Draft) -> None:
             probe.held_ratio = sum(1 for sample in known if sample.ok) / len(counted)
         probe.verdict = _probe(draft, spec, probe)
         if not probe.text and probe.verdict != "held":
-            probe.text = probe.samples[-1].text if probe.samples else "it was never measured"
+            probe.text = _told(probe)
     timepoints.settle(draft)
     draft.status.verdict, draft.status.reason = _run(draft)
     if draft.status.verdict not in (Verdict.HELD, Verdict.BROKE):
         draft.status.points.score = None  # without an effect there was nothing to find
     draft.point("verdict", f"{draft.status.verdict}: {draft.status.reason}")
+
+
+def _told(probe: ProbeStatus) -> str:
+    """What a probe without an answer has to say: why it could not look, rather than what it saw."""
+    blind = [sample for sample in probe.samples if sample.ok is None and sample.text]
+    said = blind if blind and probe.verdict == "not measured" else probe.samples
+    return said[-1].text if said else "it was never measured"
 
 
 def foreseen(draft: Draft) -> tuple[Verdict, str]:
