@@ -142,9 +142,13 @@ class Leaving:
 
     # ------------------------------------------------------------------ what we are made of
 
-    def objects(self) -> list[str]:
-        """Delete all that carries our label, and wait until it is gone; what was deleted."""
+    def objects(self, *, kinds: bool = True) -> list[str]:
+        """Delete all that carries our label, and wait until it is gone; what was deleted. Without
+        `kinds` the definitions stay, and whatever documents there are.
+        """
         for name in ORDER:
+            if name == KINDS and not kinds:
+                continue
             for kind in self._kinds(name):
                 found = list(self._every(kind, OURS))
                 for each in found:
@@ -204,7 +208,7 @@ class Leaving:
         meta = metadata(each)
         with _gone_is_fine():
             where = str(meta.get("namespace") or "")
-            self.client.delete(kind, str(meta["name"]), where, propagation="Foreground")
+            self.client.delete(kind, str(meta["name"]), where)
 
     def _wait(self, holds: Callable[[], bool], patience: float) -> bool:
         until = time.monotonic() + patience

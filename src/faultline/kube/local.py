@@ -23,6 +23,7 @@ K3S: Final = Path("/etc/rancher/k3s/k3s.yaml")
 _SLOW: Final = 600.0  # seconds for a command: images are fetched
 _FAST: Final = 60.0
 Say = Callable[[str], None]
+_staying: list[subprocess.Popen[bytes]] = []  # they go on when this process ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +105,10 @@ def _k3s(say: Say, patience: float = 120.0) -> Made:
         words = ("k3s", "server", "--write-kubeconfig-mode", "600", "--disable", "traefik")
         say(f"$ {' '.join(words)}")
         with open("/dev/null", "r+b") as nothing:
-            subprocess.Popen(
+            server = subprocess.Popen(
                 words, stdin=nothing, stdout=nothing, stderr=nothing, start_new_session=True
             )
+        _staying.append(server)
     until = time.monotonic() + patience
     while not K3S.exists():
         if time.monotonic() > until:
