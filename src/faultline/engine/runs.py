@@ -17,6 +17,7 @@ from faultline.api.kinds import KINDS, kind_of
 from faultline.api.model import Metadata, Resource
 from faultline.api.run import Phase, Run, RunSpec, Verdict
 from faultline.changes import halt
+from faultline.changes.store import Store as Folders
 from faultline.changes.store import open_store
 from faultline.engine import filling, planning, stored
 from faultline.engine.actions import order_for
@@ -101,12 +102,13 @@ class Runs:
         *,
         cached: bool = False,
         opened: Store | None = None,
+        folders: Folders | None = None,
     ) -> None:
         """`store` is a path or a URL; without it the one that FAULTLINE_STORE names, else a file in
         the state folder. `cached` is for who looks at all runs every second; `opened` is the store
-        of who has opened it himself.
+        of who has opened it himself, `folders` where locks are of who keeps nothing else on disk.
         """
-        self._folders = open_store(state)
+        self._folders = folders or open_store(state)
         self.store: Store = opened or opening.open_store(store, state, cached=cached)
         self._renewal = Renewal(self.store)
         self._place = store

@@ -13,6 +13,7 @@ from typing import Any
 import faultline
 from faultline.api.document import invalid_document
 from faultline.api.run import ENGINE, OPERATOR, Environment, Run
+from faultline.changes.store import Store as Folders
 from faultline.engine.doing import HostDoer
 from faultline.engine.driver import Driver, Listener
 from faultline.engine.ports import Injecting, Tools
@@ -92,7 +93,9 @@ class ClusterRuns(Runs):
         folder = around.folder / namespace
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         store = KubeStore(self.reach, namespace, cached=cached)
-        super().__init__(folder, self.tools, bounds.check_fault, opened=store)
+        # The temporary folder of a pod is everybody's; nothing that is in it counts.
+        folders = Folders(folder, folder)
+        super().__init__(folder, self.tools, bounds.check_fault, opened=store, folders=folders)
         self._client = Client(self.reach())
 
     def __exit__(self, *raised: object) -> None:
