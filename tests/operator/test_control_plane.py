@@ -11,7 +11,8 @@ import pytest
 
 from faultline.api.host import PodTarget
 from faultline.api.targets import AimedFaultSpec
-from faultline.errors import InvalidParameter, Protected, TargetGone
+from faultline.errors import InvalidParameter, Protected, TargetGone, Unsupported
+from faultline.injection.choosing import choose
 from faultline.operator import control_plane, resolving
 from faultline.operator.cluster import Cluster, Node, Pod, Running, Serving
 from faultline.operator.resolving import Resolution
@@ -186,3 +187,10 @@ def test_so_does_a_fault_on_its_pod() -> None:
         target = PodTarget(namespace="kube-system", name=name, uid="u")
         here = cluster(pod("etcd", "n1"), pod("kube-scheduler", "n1"))
         assert control_plane.survives(spec, target, here) is survives
+
+
+def test_on_one_host_it_is_refused() -> None:
+    selector = of("etcd").selector
+    assert selector is not None
+    with pytest.raises(Unsupported, match=r"selector\.controlPlane"):
+        choose("slow", selector, "seed")

@@ -95,7 +95,9 @@ def choose(node: str, selector: Selector, seed: str, allow: frozenset[str] = fro
 
 def _of_host(node: str, selector: Selector) -> None:
     beyond = [
-        name for name in ("nodes", "objects", "spread") if getattr(selector, name) is not None
+        to_camel(name)
+        for name in ("nodes", "objects", "control_plane", "spread")
+        if getattr(selector, name) is not None
     ]
     beyond += ["live"] if selector.live != "freeze" else []
     if selector.pods is not None:
