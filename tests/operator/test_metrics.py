@@ -17,7 +17,7 @@ from faultline.errors import UsageError
 from faultline.injection import registry
 from faultline.operator import exposition
 from faultline.operator.exposition import KEPT, SHOWN, Exposition, serve
-from faultline.operator.hosts import HostObject, view_of
+from faultline.operator.hosts import OBJECTS, HostObject, view_of
 from faultline.operator.measures import UNITS, unit_of
 from faultline.operator.meters import Meters, Spread
 from faultline.operator.model import FaultView
@@ -138,3 +138,7 @@ def test_where_nobody_can_listen_is_said() -> None:
 
 def test_all_states_of_targets_are_told() -> None:
     assert exposition.STATES.keys() <= FaultCounts.model_fields.keys()
+
+
+def test_the_host_of_objects_is_no_agent() -> None:
+    assert 'faultline_agents{state="ready"} 1.0' in page([], [host("n1", []), host(OBJECTS, [])])

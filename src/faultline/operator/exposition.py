@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from faultline import __version__
 from faultline.errors import Unsupported, UsageError
+from faultline.operator.hosts import OBJECTS
 from faultline.operator.measures import values
 from faultline.operator.model import FaultView
 from faultline.operator.reconcile import OVER
@@ -163,7 +164,7 @@ class Exposition:
 
     def _hosts(self, views: Mapping[str, HostView]) -> Iterator[Metric]:
         states = Counter({"ready": 0, "lost": 0, "gone": 0})
-        for view in views.values():
+        for view in (each for name, each in views.items() if name != OBJECTS):
             states["gone" if view.gone else "ready" if view.alive else "lost"] += 1
         agents = gauges("faultline_agents", "Hosts by what is heard of their agents.", "state")
         for name, count in states.items():
