@@ -169,8 +169,7 @@ def _patch(client: Client, change: Change, fault: str) -> str:
 
 
 def _create(client: Client, change: Change, fault: str) -> str:
-    made = notes.marked(change.object or {}, fault, change.extra.get("about") or {})
-    made["metadata"]["name"] = change.name
+    made = notes.marked(change.object or {}, fault, change.name, change.extra.get("about"))
     try:
         return str(metadata(client.create(change.kind, made, change.namespace))["uid"])
     except ApiError as error:

@@ -54,8 +54,7 @@ def make(client: Client, change: Change, fault: str) -> str:
 
 def _one(change: Change, fault: str, number: int) -> Object:
     template = copy.deepcopy(change.object or {})
-    made = marked(template, fault, change.extra.get("about") or {})
-    made["metadata"]["name"] = f"{change.name}-{number}"
+    made = marked(template, fault, f"{change.name}-{number}", change.extra.get("about"))
     fill = int(change.extra.get("fill") or 0)
     if fill:
         text = "x" * fill

@@ -60,9 +60,10 @@ def about(each: Object, fault: str) -> dict[str, Any]:
     return _read(annotations_of(each).get(NOTE + fault))
 
 
-def made_for(each: Object) -> dict[str, Any]:
-    """The same of an object that a fault has made."""
-    return _read(annotations_of(each).get(ABOUT))
+def made_for(each: Object) -> dict[str, Any] | None:
+    """The same of an object that a fault has made; None if none has."""
+    told = _read(annotations_of(each).get(ABOUT))
+    return told if told.get("name") == metadata(each).get("name") else None
 
 
 def _read(text: str | None) -> dict[str, Any]:
@@ -73,11 +74,16 @@ def _read(text: str | None) -> dict[str, Any]:
     return cast("dict[str, Any]", told) if isinstance(told, dict) else {}
 
 
-def marked(made: Object, fault: str, about: Mapping[str, Any]) -> Object:
-    """An object that is to be made, with the label of the fault and what there is to say of it."""
-    meta = {**metadata(made), "labels": {**labels_of(made), OWNER: fault}}
-    if about:
-        meta["annotations"] = {**annotations_of(made), ABOUT: json.dumps(about)}
+def marked(made: Object, fault: str, name: str, about: Mapping[str, Any] | None) -> Object:
+    """An object that is to be made, with the label of the fault and what there is to say of it.
+
+    Its name is part of that: of a copy that somebody makes of it, under another name, it is not.
+    """
+    told = json.dumps({"name": name, **(about or {})})
+    meta = {
+        **metadata(made), "name": name, "labels": {**labels_of(made), OWNER: fault},
+        "annotations": {**annotations_of(made), ABOUT: told},
+    }  # fmt: skip
     return {**made, "metadata": meta}
 
 

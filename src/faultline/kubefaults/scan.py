@@ -80,9 +80,8 @@ def _of(kind: Kind, each: Object) -> Iterator[Trace]:
             yield Trace(fault, of_note(kind, each, fault), words, owner, until)
         except InvalidDocument as error:
             yield Trace(fault, None, words, owner, until, error.message)
-    fault = notes.labels_of(each).get(OWNER)
-    if fault and not meta.get("deletionTimestamp"):
-        told = notes.made_for(each)
+    fault, told = notes.labels_of(each).get(OWNER), notes.made_for(each)
+    if fault and told is not None and not meta.get("deletionTimestamp"):
         made = Change("create", kind, where, str(meta["name"]))
         owner, until = str(told.get("owner") or ""), float(told.get("until") or 0)
         yield Trace(fault, made, words, owner, until)

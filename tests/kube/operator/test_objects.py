@@ -22,6 +22,7 @@ from faultline.cli.inject import plan
 from faultline.cli.kube import kube
 from faultline.kubeapi.model import ApiError, Kind, Object, metadata
 from faultline.kubefaults import notes
+from faultline.operator import sweeping
 from faultline.operator.hosts import OBJECTS
 
 pytestmark = pytest.mark.needs_apiserver
@@ -216,6 +217,24 @@ def test_a_mark_that_nobody_knows_is_undone_by_whoever_leads_next(bench: Bench) 
     bench.operate()
     until(lambda: not notes.holders(now(bench, target)))
     assert essence(now(bench, target)) == essence(target)
+
+
+def test_only_what_a_fault_has_made_is_taken_for_its_own(bench: Bench) -> None:
+    """Labels and annotations are copied by people, too."""
+    kind = bench.client.kind("configmaps")
+
+    def config(name: str, made: Object) -> Object:
+        return {"apiVersion": "v1", "kind": "ConfigMap", **made,
+                "metadata": {**metadata(made), "name": name}}  # fmt: skip
+
+    ours = notes.marked(config("ours", {}), "0123-left", "ours", None)
+    labelled = {"metadata": {"labels": notes.labels_of(ours)}}
+    for each in (ours, config("copied", ours), config("labelled", labelled)):
+        bench.client.create(kind, each, bench.namespace)
+    assert sweeping.sweep(bench.client) >= 1
+    left = {metadata(each)["name"] for each in bench.client.every(kind, bench.namespace)}
+    assert left >= {"copied", "labelled"}
+    assert "ours" not in left
 
 
 def test_anybody_with_rights_can_undo_it_where_no_operator_runs(bench: Bench) -> None:
