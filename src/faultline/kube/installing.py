@@ -98,7 +98,8 @@ def _broken(client: Client, at: str) -> ApplyFailed | None:
     for pod in client.every(PODS, at, labels="app.kubernetes.io/part-of=faultline"):
         status = cast(Object, pod.get("status") or {})
         for each in cast("list[Object]", status.get("containerStatuses") or []):
-            waiting: Object = (each.get("state") or {}).get("waiting") or {}
+            state = cast(Object, each.get("state") or {})
+            waiting = cast(Object, state.get("waiting") or {})
             reason = str(waiting.get("reason") or "")
             if reason not in _BROKEN:
                 continue

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, cast
 
 from faultline.errors import RecoveryIncomplete
 from faultline.kube.manifests import PART_OF
@@ -112,20 +112,20 @@ class Leaving:
             if error.status != 404:
                 raise
             return "default"
-        phase = (found.get("status") or {}).get("phase")
+        phase = cast(Object, found.get("status") or {}).get("phase")
         return "default" if phase == "Terminating" else self.namespace
 
     def _let_go(self, fault: Object) -> None:
         """Nobody has answered for it: it may go if no host says that anything of it is there."""
         uid = str(metadata(fault).get("uid"))
         for host in self._every(HOSTS):
-            actual: list[Object] = (host.get("status") or {}).get("actual") or []
-            desired: list[Object] = (host.get("spec") or {}).get("desired") or []
+            actual, desired = _listed(host, "status", "actual"), _listed(host, "spec", "desired")
             mine = {str(each["uid"]) for each in desired if each.get("ownerUid") == uid}
             if any(each["uid"] in mine and each["stage"] not in ("ended", "refused")
                    for each in actual):  # fmt: skip
                 return
-        others = [each for each in metadata(fault).get("finalizers") or [] if each != FINALIZER]
+        there = cast("list[str]", metadata(fault).get("finalizers") or [])
+        others = [each for each in there if each != FINALIZER]
         change: Object = {"metadata": {"finalizers": others or None}}
         with _gone_is_fine():
             where = str(metadata(fault).get("namespace"))
@@ -179,12 +179,11 @@ class Leaving:
             found = self.client.get(SPACES, self.namespace)
         except ApiError:
             return
-        labels: dict[str, str] = metadata(found).get("labels") or {}
-        if labels.get(PART_OF) != "faultline":
+        if _labels(found).get(PART_OF) != "faultline":
             self.say(f"the namespace {self.namespace} is not ours and stays")
             return
         others = [_name(each) for each in self._every(PODS, space=self.namespace)
-                  if (metadata(each).get("labels") or {}).get(PART_OF) != "faultline"]  # fmt: skip
+                  if _labels(each).get(PART_OF) != "faultline"]  # fmt: skip
         if others:
             self.say(f"the namespace {self.namespace} stays: {', '.join(others[:5])} run there")
             return
@@ -227,6 +226,14 @@ def _gone_is_fine() -> Generator[None]:
     except ApiError as error:
         if error.status != 404:
             raise
+
+
+def _labels(each: Object) -> dict[str, str]:
+    return cast("dict[str, str]", metadata(each).get("labels") or {})
+
+
+def _listed(each: Object, part: str, name: str) -> list[Object]:
+    return cast("list[Object]", cast(Object, each.get(part) or {}).get(name) or [])
 
 
 def _name(each: Object) -> str:

@@ -175,7 +175,7 @@ def allowed(rules: Iterable[Rule]) -> set[tuple[str, str, str]]:
     }
 
 
-def role(name: str, rules: list[Rule], labels: dict[str, str], namespace: str = "") -> Any:
+def role(name: str, rules: list[Rule], labels: dict[str, str], namespace: Any = "") -> Any:
     """A ClusterRole, or with a namespace a Role."""
     meta: dict[str, Any] = {"name": name, "labels": labels}
     return {
@@ -186,7 +186,7 @@ def role(name: str, rules: list[Rule], labels: dict[str, str], namespace: str = 
     }
 
 
-def binding(name: str, account: str, home: str, labels: dict[str, str], at: str = "") -> Any:
+def binding(name: str, account: str, home: Any, labels: dict[str, str], at: Any = "") -> Any:
     """Gives the role of the same name to an account of namespace `home`; with `at` only there."""
     meta: dict[str, Any] = {"name": name, "labels": labels}
     kind = "Role" if at else "ClusterRole"
