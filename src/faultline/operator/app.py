@@ -59,6 +59,7 @@ class Settings:
     webhook: Address | None = None  # without it nobody is asked what those who ask may do
     opt_in: bool = False  # only namespaces that allow it are hit
     protect: tuple[str, ...] = ()  # namespaces, or patterns of them, that are never hit
+    runs: tuple[str, ...] = ("*",)  # namespaces, or patterns, in which it carries out runs
 
 
 @dataclass(slots=True)
@@ -101,7 +102,7 @@ class Operator:
             self._connect, lambda: self.caches.hosts.get(OBJECTS), self.caches.hosts.put,
             lambda: self.leader.leads and self.caches.synced, pods=self.caches.marked_pods,
         )  # fmt: skip
-        self.runs = Keeper(self._connect, self.leader, self.caches)
+        self.runs = Keeper(self._connect, self.leader, self.caches, self.settings.runs)
         apart = Budget(self.settings.rate, round(self.settings.rate * 2))  # nobody waits for ours
         self.guarded = Guarded(
             lambda: Client(Limited(connect(), apart, self.meters), connect), self.identity,

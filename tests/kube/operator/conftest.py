@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Generator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -43,7 +43,7 @@ def until(what: Callable[[], Any], words: str = "", patience: float = 20.0) -> A
 
 
 def settings_for(namespace: str) -> Settings:
-    return Settings(namespace, rate=1000, lease=3)
+    return Settings(namespace, rate=1000, lease=3, runs=())
 
 
 @dataclass
@@ -56,6 +56,7 @@ class Bench:
     mark: str = field(default_factory=lambda: uuid.uuid4().hex[:6])
     agents: Agents | None = None
     operators: list[tuple[Operator, threading.Thread]] = field(default_factory=list[Any])
+    runs: tuple[str, ...] = ()  # namespaces in which runs are carried out: others have theirs
 
     def node(self, number: int) -> str:
         return f"n{number}-{self.mark}"
@@ -97,7 +98,7 @@ class Bench:
         return self.client.replace(PODS, there, "status")
 
     def operate(self) -> Operator:
-        made = Operator(self.connect, settings_for(self.own))
+        made = Operator(self.connect, replace(settings_for(self.own), runs=self.runs))
         thread = threading.Thread(target=made.run)
         thread.start()
         self.operators.append((made, thread))

@@ -126,6 +126,7 @@ class Place:
 
 @pytest.fixture
 def place(all_kinds: Server, bench: Bench) -> Generator[Place]:
+    bench.runs = (f"{bench.namespace}*",)
     made = Place(bench)
     yield made
     bench.end_operators()

@@ -54,7 +54,7 @@ def other(second: Server, place: Place) -> Generator[Place]:
     with closing(second.client()) as client:
         made = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": space}}
         client.create(SPACES, made)
-        bench = Bench(second, client, space)
+        bench = Bench(second, client, space, runs=(space,))
         names = bench.populate(2, 1)
         with Agents(bench.connect, names, bench.own, lease=3) as bench.agents:
             bench.operate()

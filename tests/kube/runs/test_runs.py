@@ -6,9 +6,10 @@ import pytest
 from tests.kube.operator.conftest import HALTS, VERSION
 from tests.kube.runs.conftest import EXPERIMENTS, RUNS, SCHEDULES, Place, experiment, until
 
-from faultline.kubeapi.model import metadata
+from faultline.kubeapi.model import Kind, metadata
 
 pytestmark = pytest.mark.needs_apiserver
+MAPS = Kind("ConfigMap", "configmaps", "v1")
 
 
 def test_a_run_that_names_an_experiment_is_carried_out(place: Place) -> None:
@@ -144,3 +145,26 @@ def test_a_schedule_makes_runs(place: Place) -> None:
                    if (each.get("status") or {}).get("verdict") == "held"],
           "a run of the schedule has ended", 60)  # fmt: skip
     place.client.delete(SCHEDULES, "often", place.bench.namespace)
+
+
+def test_a_fault_of_objects_is_one_of_a_run_too(place: Place) -> None:
+    place.bench.operate()
+    made = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "shop"},
+            "data": {"mode": "calm"}}  # fmt: skip
+    place.client.create(MAPS, made, place.bench.namespace)
+    selector = {"objects": {"kind": "ConfigMap", "name": "shop"}}
+    fault = {"name": "wild", "fault": "config.value", "params": {"key": "mode", "value": "wild"},
+             "duration": "2s", "selector": selector}  # fmt: skip
+    place.put(EXPERIMENTS, "wild", experiment(faults=[fault]))
+    place.run("objects", "wild")
+
+    def mode() -> str:
+        return place.get("shop", MAPS)["data"]["mode"]
+
+    until(lambda: mode() == "wild")
+    told = place.ended("objects")
+    assert told["verdict"] == "held", told["reason"]
+    assert [(each["effect"], each["end"]) for each in told["faults"]] == [
+        ("effective", "recovered")
+    ]
+    assert mode() == "calm"

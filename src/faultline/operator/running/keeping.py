@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -104,8 +105,16 @@ class Engine:
 class Keeper:
     """Engines for the namespaces that need one."""
 
-    def __init__(self, connect: Callable[[], Client], leader: Leader, caches: Caches) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], Client],
+        leader: Leader,
+        caches: Caches,
+        namespaces: tuple[str, ...] = ("*",),
+    ) -> None:
+        """`namespaces` are those in which runs are carried out, or patterns of them."""
         self._connect, self._leader, self._caches = connect, leader, caches
+        self._namespaces = namespaces
         self.runs = Informer(RUNS, seen_of, self._run)
         self.schedules = Informer(SCHEDULES, seen_of, self._schedule)
         self.unasked: Callable[[Object], str] = lambda _run: ""
@@ -169,7 +178,7 @@ class Keeper:
         now = time.monotonic()
         wanted = {each.namespace for each in self.runs.all().values() if not each.ended}
         wanted |= {each.namespace for each in self.schedules.all().values()}
-        for namespace in wanted:
+        for namespace in filter(self._meant, wanted):
             engine = self._engines.get(namespace)
             if engine is not None and not engine.alive:
                 del self._engines[namespace]
@@ -179,6 +188,9 @@ class Keeper:
             elif now >= self._not_before.get(namespace, 0.0):
                 self._engines[namespace] = Engine(self._around(), namespace)
         self._end([n for n, each in self._engines.items() if now - each.needed > REST])
+
+    def _meant(self, namespace: str) -> bool:
+        return any(fnmatchcase(namespace, each) for each in self._namespaces)
 
     def _around(self) -> Surroundings:
         from faultline.operator.running import meaning
