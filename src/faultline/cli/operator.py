@@ -48,6 +48,12 @@ _POLICY = frozenset({"opt_in", "protect"})
               help="Hit only namespaces that are annotated with faultline.dev/allow=true.")
 @click.option("--protect", metavar="PATTERN", multiple=True,
               help="Namespaces that are never hit, besides those annotated so.")
+@click.option(
+    "--runs-in",
+    metavar="PATTERN",
+    multiple=True,
+    help="Namespaces in which it carries out Runs and Schedules. Without it: all.",
+)
 @click.option("--quiet", is_flag=True, help="Say nothing but warnings.")
 def operator(
     kubeconfig: str | None, context: str | None, namespace: str | None, rate: float, lease: float,
@@ -63,12 +69,13 @@ def operator(
     logging.basicConfig(
         level=logging.WARNING if quiet else logging.INFO, format="%(asctime)s %(message)s"
     )
+    runs_in = tuple(admission.pop("runs_in")) or ("*",)
     connect = partial(connection, kubeconfig, context)
     own = namespace or os.environ.get("FAULTLINE_NAMESPACE") or "faultline"
     address = _address(**{key: admission[key] for key in admission if key not in _POLICY})
     made = Operator(
         connect, Settings(own, rate, WRITERS, lease, address, admission["opt_in"],
-                          tuple(admission["protect"])),
+                          tuple(admission["protect"]), runs=runs_in),
     )  # fmt: skip
 
     def end(_number: int, _frame: object) -> None:
