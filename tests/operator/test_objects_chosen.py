@@ -96,7 +96,7 @@ def test_modes_excluded_names_and_owners_hold_for_objects_too() -> None:
 def test_a_namespace_is_in_itself() -> None:
     spaces = [Thing("v1", "Namespace", "", name, name) for name in ("shop", "other", "faultline")]
     here = cluster(*spaces)
-    quota = {"fault": "namespace.quota", "params": {}}
+    quota: dict[str, Any] = {"fault": "namespace.quota", "params": {}}
     assert hit(spec({}, **quota), here) == {"shop"}
     assert hit(spec({"name": "o*"}, **quota), here) == {"other"}
     with pytest.raises(TargetGone, match="Namespace"):

@@ -42,15 +42,13 @@ def of_module(module: ModuleType) -> list[AnyFault]:
     """The faults that a module has of its own; what several have in common has no id."""
     members: dict[str, Any] = vars(module)
     own = [
-        cast(type, each)
+        cast("type[AnyFault]", each)
         for each in members.values()
-        if isinstance(each, type) and each.__module__ == module.__name__
+        if isinstance(each, type)
+        and each.__module__ == module.__name__
+        and issubclass(each, ObjectFault)
     ]
-    return [
-        cast("type[AnyFault]", each)()
-        for each in own
-        if issubclass(each, ObjectFault) and hasattr(each, "id") and not inspect.isabstract(each)
-    ]
+    return [each() for each in own if hasattr(each, "id") and not inspect.isabstract(each)]
 
 
 def get(name: str) -> AnyFault:
