@@ -52,8 +52,12 @@ class Keys:
         return cls(*parts) if all(parts) and len(parts[2]) >= 16 else None
 
 
-def ensure(client: Client, namespace: str, now: datetime | None = None) -> Keys:
-    """What is in the Secret, made or renewed where that is due; raises ApiError, Unsupported."""
+def ensure(
+    client: Client, namespace: str, now: datetime | None = None, *, renew: bool = True
+) -> Keys:
+    """What is in the Secret, made or, with `renew`, renewed where that is due; raises ApiError,
+    Unsupported.
+    """
     at = now or datetime.now(UTC)
     for _ in range(_TRIES):
         try:
@@ -63,6 +67,8 @@ def ensure(client: Client, namespace: str, now: datetime | None = None) -> Keys:
                 raise
             found = None
         old = Keys.of(found) if found is not None else None
+        if old is not None and not renew:
+            return old
         new = _renewed(old, at)
         if new == old and old is not None:
             return old

@@ -33,6 +33,7 @@ SERVICE = certificates.NAME
 RENEW = 300.0  # seconds between two looks at certificates and configuration
 AGAIN = 5.0  # between two looks at which agents have the duty
 SWEEP = 30.0  # between two looks at what is overdue
+PATIENCE = 20.0  # until the server must have reached us
 WARDENS = 3  # agents that remove what is overdue
 _log = logging.getLogger(__name__)
 
@@ -106,7 +107,7 @@ class Webhook:
         """Listen; the configuration follows. Raises ApiError, OSError, Unsupported."""
         from faultline.operator.admission.judging import Judge  # it knows every document
 
-        self._keys = certificates.ensure(self._client, self.policy.own)
+        self._keys = certificates.ensure(self._client, self.policy.own, renew=False)
         self.signer = Signer(self._keys.secret)
         self.judge = Judge(self._asking, self.signer, self.policy, self.reviewer, lambda: self.user)
         self._server = Server((self.address.host, self.address.port), self.handle)
@@ -210,12 +211,14 @@ class Webhook:
 
     def _keep(self) -> None:
         """What lies in the Secret, and by it the configuration, is looked at now and then."""
-        due, swept = 0.0, -SWEEP
+        begun, due, swept, led = time.monotonic(), 0.0, -SWEEP, False
         while not self._stop.is_set():
             try:
-                if time.monotonic() >= due:
+                leads = self.leads()
+                if time.monotonic() >= due or (leads and not led):
                     self._renewed()
                     due = time.monotonic() + self.renew
+                led = leads
                 if not self.user:
                     self._learn()
                 if self.leads():
@@ -224,13 +227,19 @@ class Webhook:
                         self.sweep()
                         swept = time.monotonic()
             except FaultlineError as error:
-                _log.warning("the webhook: %s", error.message)
-            self._stop.wait(AGAIN if self.user else 0.5)
+                if self.user or time.monotonic() > begun + PATIENCE:
+                    _log.warning("the webhook: %s", error.message)
+            early = not self.user and time.monotonic() < begun + PATIENCE
+            self._stop.wait(0.5 if early else AGAIN)
 
     def _renewed(self) -> None:
-        """What is trusted is told to the server before anything is shown that needs it."""
-        keys = certificates.ensure(self._client, self.policy.own)
-        asking.install(self._client, self.policy.own, self.client_config(), keys.bundle)
+        """What is trusted is told to the server before anything is shown that needs it: by the one
+        that leads, who also renews it.
+        """
+        leads = self.leads()
+        keys = certificates.ensure(self._client, self.policy.own, renew=leads)
+        if leads:
+            asking.install(self._client, self.policy.own, self.client_config(), keys.bundle)
         if keys != self._keys:
             self.signer = Signer(keys.secret)
             assert self.judge is not None
