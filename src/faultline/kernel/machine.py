@@ -11,6 +11,7 @@ so does the kubelet). What has to outlive it, the keepers and the workers, is ou
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from contextlib import suppress
 from typing import Final
@@ -20,6 +21,7 @@ from faultline.kernel.mounts import mounts
 
 ENVIRONMENT: Final = "FAULTLINE_MACHINE"
 _MASKED: Final = ("/proc/sys", "/proc/sysrq-trigger")
+_TMP: Final = "/tmp"  # noqa: S108 - of the container
 _DETACH: Final = 2  # MNT_DETACH (umount2(2))
 
 
@@ -77,6 +79,8 @@ def as_the_machine() -> None:
     for mount in mounts():
         if mount.point in _MASKED and "ro" in mount.options:
             syscalls.umount(mount.point, _DETACH)
+    if stat.S_IMODE(os.stat(_TMP).st_mode) == 0o777:
+        os.chmod(_TMP, 0o1777)  # a volume is made so that everybody may replace what is ours
 
 
 def leave() -> None:

@@ -18,6 +18,7 @@ import pytest
 from tests.containers.test_pods import kubectl, pod
 from tests.kube.deploy import image
 
+from faultline.changes.store import memory_folder, run_folder_key
 from faultline.kube.installing import apply, ready
 from faultline.kube.manifests import AGENT, objects
 from faultline.kube.settings import Settings, chosen
@@ -157,14 +158,23 @@ def uninstall(*more: str) -> str:
     return done.stdout + done.stderr
 
 
+def run_of(state: Path) -> Path:
+    """Where its sockets lie."""
+    return memory_folder() / run_folder_key(state)
+
+
 @contextmanager
 def installed(space: str, folder: Path, **values: Any) -> Generator[Installed]:
     """Faultline with these values for the block; whatever is left of it is removed behind it."""
+    # Not below /tmp, which a pod has for itself.
+    state = Path(f"/var/lib/faultline-{folder.name}-{os.getpid()}")
     agent = {"lease": "8s", "renew": "2s", "extraArgs": ["--no-doctor"],
-             "stateFolder": str(folder / "state"), **values.pop("agent", {})}  # fmt: skip
+             "stateFolder": str(state), **values.pop("agent", {})}  # fmt: skip
     settings = chosen({"image": "faultline", "tag": "test", "agent": agent, **values})
     with ExitStack() as stack:
         client = stack.enter_context(closing(Client(connect())))
+        stack.callback(shutil.rmtree, state, ignore_errors=True)
+        stack.callback(shutil.rmtree, run_of(state), ignore_errors=True)
         stack.callback(uninstall)
         apply(client, objects(settings, AT))
         made = Installed(client, settings, space)
