@@ -129,6 +129,10 @@ class Adapted(Asking):
             answer = self._client.request(asked.method, asked.path, params=asked.query, **more)
         except self._failures as error:
             raise silent(self.server, error) from error
+        except RuntimeError as error:  # that it was closed meanwhile has no error of its own
+            if not self._client.is_closed:
+                raise
+            raise silent(self.server, error) from error
         return Answer(answer.status_code, dict(answer.headers), answer.content)
 
     @contextmanager
@@ -149,4 +153,8 @@ class Adapted(Asking):
                 finally:
                     self._watching.discard(watching)
         except self._failures as error:
+            raise silent(self.server, error) from error
+        except RuntimeError as error:  # that it was closed meanwhile has no error of its own
+            if not self._client.is_closed:
+                raise
             raise silent(self.server, error) from error
