@@ -255,7 +255,7 @@ class Client:
         raise ApiError(404, "NotFound", f"the server knows no kind {wanted}.{group or '*'}")
 
     def exact(self, kind: str, version: str) -> Kind:
-        """The kind of exactly this name, group and version; raises ApiError with reason NotFound."""
+        """The kind of exactly this name and version; raises ApiError with reason NotFound."""
         key = f"{kind} {version}"
         if key not in self._kinds:
             found = [each for each in self.served(version) if each.kind == kind]
@@ -280,7 +280,11 @@ class Client:
             raise
         return [
             Kind(
-                each["kind"], each["name"], version, each["namespaced"], tuple(each["verbs"]),
+                each["kind"],
+                each["name"],
+                version,
+                each["namespaced"],
+                tuple(each["verbs"]),
                 _names(each),
             )
             for each in cast("list[Object]", told.get("resources") or [])

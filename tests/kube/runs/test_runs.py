@@ -33,6 +33,7 @@ def test_a_run_that_names_an_experiment_is_carried_out(place: Place) -> None:
     assert place.bench.desired() == []
 
 
+@pytest.mark.slow
 def test_the_operator_that_dies_is_followed_by_one_that_goes_on(place: Place) -> None:
     first = place.bench.operate()
     place.put(EXPERIMENTS, "slow-web", experiment())
@@ -53,6 +54,7 @@ def test_the_operator_that_dies_is_followed_by_one_that_goes_on(place: Place) ->
     assert place.bench.agents.suffering() == 0
 
 
+@pytest.mark.slow
 def test_a_run_that_is_deleted_leaves_no_fault(place: Place) -> None:
     place.bench.operate()
     place.put(EXPERIMENTS, "slow-web", experiment())
@@ -113,6 +115,7 @@ def test_what_cannot_be_carried_out_ends_and_says_why(
     assert place.faults() == []
 
 
+@pytest.mark.slow
 def test_a_share_of_ready_pods_is_a_guard(place: Place) -> None:
     place.bench.operate()
     ready = {"name": "ready", "type": "kubernetes", "selector": "app=web", "share": True,
@@ -136,6 +139,7 @@ def test_a_share_of_ready_pods_is_a_guard(place: Place) -> None:
     assert "injectedAt" not in told["faults"][0]
 
 
+@pytest.mark.slow
 def test_a_schedule_makes_runs(place: Place) -> None:
     place.bench.operate()
     place.put(EXPERIMENTS, "slow-web", experiment())
