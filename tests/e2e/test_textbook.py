@@ -91,7 +91,7 @@ def drill(places: tuple[int, str], folder: Path, tired: float = 0.0, **values: o
     port, prometheus = places
     given = {
         "url": f"http://127.0.0.1:{port}/", "prometheus": prometheus, "before": "6s",
-        "duration": "12s", "window": "2s", "found": "10s", "mended": "24s", "rivals": 15, **values,
+        "duration": "16s", "window": "2s", "found": "15s", "mended": "36s", "rivals": 15, **values,
     }  # fmt: skip
     with shop(port, tired), Runs(folder) as kept:
         experiment = engine.load(DRILLS / "cpu-full.yaml", given)
@@ -117,7 +117,7 @@ def test_both_hits(places: tuple[int, str], tmp_path: Path) -> None:
 
 
 def test_an_alarm_that_nobody_has_set_up_is_missed(places: tuple[int, str], tmp_path: Path) -> None:
-    run = drill(places, tmp_path, alert="Nobody")
+    run = drill(places, tmp_path, alert="Nobody", duration="9s", found="7s", mended="30s")
     assert run.status.verdict == Verdict.BROKE
     assert "not discovered" in run.status.reason
     assert run.status.points.impact is not None
@@ -134,7 +134,7 @@ def test_a_service_that_stays_ill_is_missed(places: tuple[int, str], tmp_path: P
 
 
 def test_without_impact_it_was_not_effective(places: tuple[int, str], tmp_path: Path) -> None:
-    run = drill(places, tmp_path, lost="101%")
+    run = drill(places, tmp_path, lost="101%", duration="6s", found="5s")
     assert run.status.verdict == Verdict.NOT_EFFECTIVE
     assert "no impact" in run.status.reason
     assert run.status.faults[0].effect == "effective", "at the target it was"
