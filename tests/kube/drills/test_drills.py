@@ -22,9 +22,10 @@ pytestmark = [
 DRILLS = Path(__file__).parents[3] / "examples" / "drills"
 
 
-def run(field: Field, name: str, **values: Any) -> dict[str, Any]:
+def run(field: Field, name: str, steady: str = "30s", **values: Any) -> dict[str, Any]:
     """The status of a run of this drill, when it has ended."""
     document = load(DRILLS / f"{name}.yaml")
+    document["spec"].setdefault("timeouts", {})["steadyState"] = steady
     kubectl("apply", "-n", field.space, "-f", "-", given=document)
     parameters = {"url": f"http://{field.address('web')}:{PORT}/", "app": "web", **values}
     kubectl("create", "-n", field.space, "-f", "-", given={
@@ -63,7 +64,7 @@ def test_with_one_copy_nothing_is_done(field: Field) -> None:
     field.serve("web", 1)
     field.ready("web")
     before = field.pods("web")
-    told = run(field, "keep-ha-fresh", copies=2, rate=5)
+    told = run(field, "keep-ha-fresh", steady="5s", copies=2, rate=5)
     assert told["verdict"] != "held"
     assert field.pods("web") == before
     assert field.get("faults")["items"] == []
