@@ -62,7 +62,7 @@ class Database(SqliteDatabase):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self._db.execute("PRAGMA synchronous = OFF")
+        self.connection.execute("PRAGMA synchronous = OFF")
 
     def clock(self) -> tuple[str, float]:
         return "server", self.cluster.ns / SECOND
