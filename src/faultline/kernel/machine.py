@@ -80,7 +80,8 @@ def as_the_machine() -> None:
         if mount.point in _MASKED and "ro" in mount.options:
             syscalls.umount(mount.point, _DETACH)
     if stat.S_IMODE(os.stat(_TMP).st_mode) == 0o777:
-        os.chmod(_TMP, 0o1777)  # a volume is made so that everybody may replace what is ours
+        # A volume is made so that everybody may replace what is ours there.
+        os.chmod(_TMP, 0o1777)  # noqa: S103
 
 
 def leave() -> None:

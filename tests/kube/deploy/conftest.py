@@ -117,7 +117,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         return
     image.build(folder / "root")
     file = folder / "image.tar"
-    image.pack(folder / "root", NAME, file, ["/opt/faultline/bin/faultline"], "65532:65532")
+    image.pack(folder / "root", NAME, file, ["/opt/faultline/bin/faultline"])
     shutil.rmtree(folder / "root")
     yield file
     file.unlink()
