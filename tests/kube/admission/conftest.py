@@ -32,7 +32,7 @@ ACCOUNTS = Kind("ServiceAccount", "serviceaccounts", "v1")
 WHOLE = ("Fault", "Host", "Halt")
 PLURALS = {
     "Fault": "faults", "Halt": "halts", "Run": "runs", "Schedule": "schedules",
-    "Experiment": "experiments", "Probe": "probes", "Traffic": "traffics",
+    "Experiment": "experiments", "Probe": "probes", "Traffic": "traffics", "Calendar": "calendars",
 }  # fmt: skip
 BINDING = "rbac.authorization.k8s.io/v1"
 DELAY: Object = {

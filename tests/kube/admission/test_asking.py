@@ -267,3 +267,30 @@ def test_what_comes_to_fit_later_is_judged_when_it_is_found(
     for name in ("hers", "wide"):
         gone(asked.client, FAULTS, name, hers)
     until(lambda: not list(asked.client.every(FAULTS, hers)), "they do not end", 40)
+
+
+def test_a_run_is_carried_out_for_whoever_made_it(asked: World, anna: Client, hers: str) -> None:
+    """Its faults are made by the operator, and are hers all the same."""
+    node = str(next(iter(asked.client.every(NODES)))["metadata"]["name"])
+    if not list(asked.client.every(PODS, hers)):
+        asked.pod("first", hers, node)
+    port = int(asked.server.url.rpartition(":")[2])
+    probe = {"name": "up", "type": "tcp", "host": "127.0.0.1", "port": port}
+    near = {**EXPERIMENT, "probes": [probe], "baseline": "1s", "cooldown": "0s",
+            "faults": [{"name": "slow", **DELAY, "duration": "20s"}]}  # fmt: skip
+    asked.make("Run", "real", {"experiment": "x", "resolved": near}, hers, anna)
+
+    def made() -> Object | None:
+        found = [f for f in asked.client.every(FAULTS, hers)
+                 if "Run" in str(metadata(f).get("ownerReferences"))]  # fmt: skip
+        return found[0] if found else None
+
+    fault = until(made, "the run makes no fault", 60)
+    note = metadata(fault)["annotations"][ANNOTATION]
+    assert f":{asked.people}:anna" in note
+    assert f"Run/{hers}/real" in note
+    asked.phase(str(metadata(fault)["name"]), hers, "active")
+    run = asked.client.kind("runs", "faultline.dev")
+    asked.client.patch(run, "real", {"spec": {"abort": "enough"}}, namespace=hers)
+    until(lambda: not made(), "its fault does not end", 60)
+    asked.client.delete(run, "real", hers)
