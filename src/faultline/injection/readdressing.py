@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_network
+from typing import Any
 
 from faultline.changes.model import Record, State, Step
 from faultline.errors import InvalidParameter, TargetGone, Unsupported
@@ -19,7 +20,7 @@ _OTHER = {"sources": "destinations", "destinations": "sources"}
 def filters(record: Record) -> Iterator[tuple[int, Step]]:
     """The steps that are filters which go by addresses."""
     for index, step in enumerate(record.steps):
-        match = step.change.spec.get("match") or {}
+        match: dict[str, Any] = step.change.spec.get("match") or {}
         if step.change.kind in _KINDS and any(match.get(side) for side in _OTHER):
             yield index, step
 
