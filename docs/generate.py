@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib
 import pkgutil
+import shlex
 import sys
 import tomllib
 from collections.abc import Iterable, Iterator
@@ -37,8 +38,6 @@ from faultline.kube import capabilities, chart
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "docs" / "reference"
 NOTE = "<!-- Made by docs/generate.py; change the code, not this page. -->\n\n"
-START, STOP = "<!-- faults: begin -->", "<!-- faults: end -->"
-EXAMPLE_START, EXAMPLE_STOP = "<!-- example: begin -->", "<!-- example: end -->"
 WITH_EXAMPLE = ("CONTRIBUTING.md", "docs/writing-a-fault.md")
 # What the examples name, which are tried in a scratch folder and on a process of the test.
 YES_NO = {"True": True, "False": False}
@@ -156,18 +155,16 @@ def examples(fault_id: str) -> str:
     """The same fault as a command, as a document, and in Python."""
     family, _, name = fault_id.partition(".")
     params = filled(fault_id)
-    words = " ".join(f"--{key.replace('_', '-')} {quoted(v)}" for key, v in params.items())
+    words = " ".join(
+        f"--{key.replace('_', '-')} {shlex.quote(str(v))}" for key, v in params.items()
+    )
     spec: dict[str, Any] = {"fault": fault_id, "params": params, "duration": "1m"}
     target = example_target(registry.get(fault_id))
     if target:
         spec["target"] = target
         words = " ".join(["--container", target["container"], words])
-    document = {
-        "apiVersion": API_VERSION,
-        "kind": "Fault",
-        "metadata": {"name": f"{family}-{name}"},
-        "spec": spec,
-    }
+    head = {"apiVersion": API_VERSION, "kind": "Fault", "metadata": {"name": f"{family}-{name}"}}
+    document = {**head, "spec": spec}
     arguments = "".join(f", {key}={value!r}" for key, value in params.items())
     if target:
         arguments += f", fault_target={target!r}"
@@ -177,13 +174,6 @@ def examples(fault_id: str) -> str:
         + f"\n```\n\n```yaml\n{yaml.safe_dump(document, sort_keys=False)}```\n\n"
         + f'```python\nwith faultline.fault("{fault_id}"{arguments}):\n    ...\n```\n'
     )
-
-
-def quoted(value: object) -> str:
-    """A word as a shell takes it."""
-    text = str(value)
-    plain = all(each.isalnum() or each in "%+,-./:=@_" for each in text)
-    return text if plain and text else "'" + text.replace("'", "'\\''") + "'"
 
 
 def fault_rows(link: str) -> list[tuple[str, str, str]]:
@@ -348,34 +338,31 @@ def document_page() -> str:
 # ------------------------------------------------------------------------------------------- all
 
 
+def between(page: str, mark: str, made: str) -> str:
+    """A page of the tree with what stands between its markers made anew."""
+    start, stop = f"<!-- {mark}: begin -->", f"<!-- {mark}: end -->"
+    before, _, rest = (ROOT / page).read_text().partition(start)
+    return f"{before}{start}\n\n{made}\n{stop}{rest.partition(stop)[2]}"
+
+
 def readme() -> str:
-    """README.md with its table of faults made new."""
-    text = (ROOT / "README.md").read_text()
-    before, _, rest = text.partition(START)
-    _, _, after = rest.partition(STOP)
+    """README.md with its table of faults."""
     rows = fault_rows("docs/reference/faults/")
-    listed = table(("fault", "what the target suffers", "ended at its deadline by"), rows)
-    return f"{before}{START}\n\n{listed}\n{STOP}{after}"
+    headings = ("fault", "what the target suffers", "ended at its deadline by")
+    return between("README.md", "faults", table(headings, rows))
 
 
 def with_example(page: str) -> str:
-    """A page with the worked example, taken from its file, between its markers."""
-    text = (ROOT / page).read_text()
-    before, _, rest = text.partition(EXAMPLE_START)
-    _, _, after = rest.partition(EXAMPLE_STOP)
+    """A page with the worked example, taken from its file."""
     example = (ROOT / "docs" / "examples" / "certificate.py").read_text()
-    return f"{before}{EXAMPLE_START}\n\n```python\n{example}```\n\n{EXAMPLE_STOP}{after}"
+    return between(page, "example", f"```python\n{example}```\n")
 
 
-def with_capabilities() -> str:
-    """The page about clusters with its table of capabilities made new."""
-    text = (ROOT / "docs" / "install-kubernetes.md").read_text()
-    before, _, rest = text.partition("<!-- capabilities: begin -->")
-    _, _, after = rest.partition("<!-- capabilities: end -->")
+def with_capabilities(page: str) -> str:
+    """A page with the table of capabilities."""
     rows = ((code(each.name), each.text) for each in capabilities.needed())
     listed = table(("capability", "what it is for, by family of faults"), rows)
-    marks = ("<!-- capabilities: begin -->", "<!-- capabilities: end -->")
-    return f"{before}{marks[0]}\n\n{listed}\n{marks[1]}{after}"
+    return between(page, "capabilities", listed)
 
 
 def pages() -> dict[Path, str]:
@@ -391,8 +378,8 @@ def pages() -> dict[Path, str]:
     made = {REFERENCE / name: f"{NOTE}{text.rstrip()}\n" for name, text in reference.items()}
     worked = {ROOT / page: with_example(page) for page in WITH_EXAMPLE}
     charted = {ROOT / "deploy" / "chart" / name: text for name, text in chart.files().items()}
-    deployed = {ROOT / "docs" / "install-kubernetes.md": with_capabilities()}
-    return {**made, **worked, **charted, **deployed, ROOT / "README.md": readme()}
+    told = {ROOT / page: with_capabilities(page) for page in ("docs/install-kubernetes.md",)}
+    return {**made, **worked, **charted, **told, ROOT / "README.md": readme()}
 
 
 def main() -> None:
