@@ -121,7 +121,7 @@ def test_files_of_the_host_are_those_of_the_machine(crew: Contained, tmp_path: P
     file = tmp_path / "settings.conf"
     file.write_text("mode = calm\n")
     crew.start()
-    crew.want(entry("move-1", "file.move", path=str(file)))
+    crew.want(entry("move-1", "file.move", path=str(file), to=f"{file}.away"))
     crew.measured("move-1")
     assert not file.exists()
     crew.want()
