@@ -41,7 +41,8 @@ def experiment(url: str) -> dict[str, Any]:
              "expect": "100%", "interval": "500ms"},
         ],
         "guards": ["ready"], "steadyState": ["ready"],
-        "traffic": [{"name": "visitors", "type": "http", "url": url, "rate": 20, "warmup": "0s", "code": "100-599",
+        "traffic": [{"name": "visitors", "type": "http", "url": url, "rate": 20, "warmup": "0s",
+                     "code": "100-599",
                      "job": {"replicas": 2, "pullPolicy": "Never"}}],
         "nodes": [
             {"name": "count", "type": "task",
