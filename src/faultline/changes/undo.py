@@ -47,6 +47,9 @@ def _open_root(record: Record) -> int | None:
     a pod can be undone without it, and the other way round.
     """
     if record.place.get("kind") == "host":
+        if record.place.get("rooted") and record.boot_id == clock.boot_id():
+            with suppress(OSError):
+                return ProcessId(record.place["pid"], record.place["start"]).open_root()
         around = machine.pid()
         if not around and not record.place.get("rooted"):
             return None

@@ -143,8 +143,9 @@ def test_a_file_of_the_node_is_a_file_of_the_node(full: Installed, tmp_path: Pat
     file = tmp_path / "settings.conf"
     file.write_text("mode = calm\n")
     selector = {"nodes": {"labels": {"kubernetes.io/os": "linux"}}}
-    made = fault("moved", full.space, fault="file.move", params={"path": str(file), "to": f"{file}.away"},
-                 duration="5m", selector=selector, allow=["control-plane"])  # fmt: skip
+    params = {"path": str(file), "to": f"{file}.away"}
+    made = fault("moved", full.space, fault="file.move", params=params, duration="5m",
+                 selector=selector, allow=["control-plane"])  # fmt: skip
     kubectl("apply", "-f", "-", given=made)
     full.effective("moved")
     assert not file.exists()
