@@ -18,7 +18,7 @@ QUERY = {
     "faultline.cli.output", "faultline.cli.records", "faultline.cli.session", "faultline.changes",
     "faultline.changes.halt", "faultline.changes.journal", "faultline.changes.model",
     "faultline.changes.store",
-    "faultline.kernel", "faultline.kernel.userns",
+    "faultline.kernel", "faultline.kernel.machine", "faultline.kernel.userns",
 }  # fmt: skip
 LATER = {"asyncio", "ctypes", "decimal", "hashlib", "shutil", "socket", "subprocess"}
 

@@ -16,8 +16,7 @@ import sys
 from contextlib import suppress
 from typing import Final
 
-from faultline.kernel import procfs, syscalls
-from faultline.kernel.mounts import mounts
+# Imported where it is needed, since every command asks for paths and hardly any is in a container.
 
 ENVIRONMENT: Final = "FAULTLINE_MACHINE"
 _MASKED: Final = ("/proc/sys", "/proc/sysrq-trigger")
@@ -32,6 +31,8 @@ def pid() -> int:
         return 0
     with suppress(OSError):
         return 0 if _ours(int(named)) else int(named)
+    from faultline.kernel import procfs
+
     # Not ours to look at: whoever watches over the container is of the machine too.
     for each in procfs.ancestors():
         with suppress(OSError):
@@ -70,6 +71,9 @@ def as_the_machine() -> None:
     around = pid()
     if not around:
         return
+    from faultline.kernel import syscalls
+    from faultline.kernel.mounts import mounts
+
     if not _same(around, "ns/cgroup"):
         fd = os.open(f"/proc/{around}/ns/cgroup", os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -92,6 +96,8 @@ def leave() -> None:
     """
     if not pid():
         return
+    from faultline.kernel.mounts import mounts
+
     for mount in mounts():
         if mount.type not in ("cgroup", "cgroup2"):
             continue
