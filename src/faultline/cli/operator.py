@@ -42,12 +42,22 @@ _POLICY = frozenset({"opt_in", "protect"})
 @click.option("--webhook-url", metavar="URL",
               help="Or by which address: https://HOST:PORT. Default outside of a pod: that of "
               "--webhook.")  # fmt: skip
-@click.option("--trust-all", is_flag=True,
-              help="Instead of --webhook: whoever may create a Fault may have it do anything.")
-@click.option("--opt-in", is_flag=True,
-              help="Hit only namespaces that are annotated with faultline.dev/allow=true.")
-@click.option("--protect", metavar="PATTERN", multiple=True,
-              help="Namespaces that are never hit, besides those annotated so.")
+@click.option(
+    "--trust-all",
+    is_flag=True,
+    help="Instead of --webhook: whoever may create a Fault may have it do anything.",
+)
+@click.option(
+    "--opt-in",
+    is_flag=True,
+    help="Hit only namespaces that are annotated with faultline.dev/allow=true.",
+)
+@click.option(
+    "--protect",
+    metavar="PATTERN",
+    multiple=True,
+    help="Namespaces that are never hit, besides those annotated so.",
+)
 @click.option(
     "--runs-in",
     metavar="PATTERN",

@@ -30,7 +30,12 @@ def configurations(
     """
     made: list[Object] = []
     config = client_config or {
-        "service": {"namespace": namespace, "name": "faultline-webhook", "port": 443, "path": "/unset"}
+        "service": {
+            "namespace": namespace,
+            "name": "faultline-webhook",
+            "port": 443,
+            "path": "/unset",
+        }
     }
     for kind, path in zip(KINDS, ("/check", "/ask"), strict=True):
         where = reached(config, path)

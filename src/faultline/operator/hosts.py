@@ -68,7 +68,12 @@ def view_of(name: str, spec: HostSpec, status: HostStatus) -> HostView:
     made = {owner: Part(tuple(entries)) for owner, entries in parts.items()}
     there = sum(each.stage in ("injecting", "active", "recovering") for each in status.actual)
     return HostView(
-        name, halted=spec.halted, parts=made, open=there, cannot=cannot, marks=len(status.unwanted),
+        name,
+        halted=spec.halted,
+        parts=made,
+        open=there,
+        cannot=cannot,
+        marks=len(status.unwanted),
         components=frozenset(status.components),
     )
 
