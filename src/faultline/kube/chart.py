@@ -46,7 +46,7 @@ class Asked:
 
 
 class Chosen:
-    """`manifests.Values` that nobody has chosen yet."""
+    """`settings.Values` that nobody has chosen yet."""
 
     def __init__(self) -> None:
         self.namespace = Asked(".Release.Namespace")

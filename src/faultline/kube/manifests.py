@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 from functools import cache
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from faultline.api.kinds import KINDS
 from faultline.kube import monitoring, rbac, webhook
 from faultline.kube.crds import crd
-from faultline.kube.settings import Settings
+from faultline.kube.settings import Settings, Values
 
 Object = dict[str, Any]
 
@@ -29,24 +29,6 @@ RUN: Final = "/run/faultline"
 TRUSTING: Final = ("--trust-all",)
 OPT_IN: Final = ("--opt-in",)
 EVERYWHERE: Final = "*"
-
-
-class Values(Protocol):
-    """What is chosen, or what stands for it."""
-
-    namespace: Any
-    image: Any
-    agent: Any
-    operator: Any
-    pull_policy: Any
-    pull_secrets: Any  # as a pod lists them
-    faults: Any  # those that agents carry out, joined by commas
-    agent_security: Any  # the securityContext of an agent
-    operator_more: Any  # arguments of the operator that follow from what is chosen
-
-    def joined(self, first: list[Any], more: Any) -> Any:
-        """A list and what is chosen to follow it."""
-        ...
 
 
 def labels(component: str) -> dict[str, str]:

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, Protocol, cast
 
 from pydantic import Field, ValidationError
 
@@ -173,3 +173,21 @@ def chosen(values: Document, pairs: tuple[str, ...] = ()) -> Settings:
         raise UsageError(
             f"{where}: {first['msg']}", hint="values and what they mean: deploy/chart/values.yaml"
         ) from error
+
+
+class Values(Protocol):
+    """What is chosen, or what stands for it."""
+
+    namespace: Any
+    image: Any
+    agent: Any
+    operator: Any
+    pull_policy: Any
+    pull_secrets: Any  # as a pod lists them
+    faults: Any  # those that agents carry out, joined by commas
+    agent_security: Any  # the securityContext of an agent
+    operator_more: Any  # arguments of the operator that follow from what is chosen
+
+    def joined(self, first: list[Any], more: Any) -> Any:
+        """A list and what is chosen to follow it."""
+        ...
