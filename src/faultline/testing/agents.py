@@ -199,8 +199,9 @@ class Agents:
         if leave or now > float(each["askedAt"]) + length:
             return {"uid": uid, "stage": "refused", "error": "it is not to begin"}
         heapq.heappush(self._ends, (now + length, host.name, uid))
+        told = {"text": "asked 100 ms, measured 100.2 ms", **self.values}
         return {"uid": uid, "stage": "active", "effect": self.effect, "injectedAt": now,
-                "effectiveAt": now, "text": "asked 100 ms, measured 100.2 ms", **self.values}  # fmt: skip
+                "effectiveAt": now, **told}  # fmt: skip
 
     def _end(self, host: Simulated, entry: Object) -> None:
         entry.update(stage="ended", end="recovered", endedAt=time.time())

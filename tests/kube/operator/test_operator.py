@@ -190,8 +190,8 @@ def test_watches_that_break_are_begun_again(bench: Bench) -> None:
 
 
 def test_the_command_carries_out_faults_and_lets_go_when_it_is_told_to_end(bench: Bench) -> None:
-    command = [sys.executable, "-m", "faultline.cli.main", "operator", "--trust-all", "--lease", "3",
-               "--kubeconfig", str(bench.server.kubeconfig()),
+    command = [sys.executable, "-m", "faultline.cli.main", "operator", "--trust-all",
+               "--lease", "3", "--kubeconfig", str(bench.server.kubeconfig()),
                "--namespace", bench.own]  # fmt: skip
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3] / "src")}
     with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as process:
