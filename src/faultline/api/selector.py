@@ -1,8 +1,8 @@
 """Selectors: which of a set a fault hits, and how many of them.
 
 A selector says what the set is (`containers`, `processes`, `cgroups`, `pods`, `nodes`, `objects`,
-or what a plug-in finds; exactly one), and which part of it is meant (`mode`). What of the set is not
-hit is the control group.
+or what a plug-in finds; exactly one), and which part of it is meant (`mode`). What of the set
+is not hit is the control group.
 """
 
 from __future__ import annotations
