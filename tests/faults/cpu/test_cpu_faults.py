@@ -41,7 +41,9 @@ def spinner() -> Iterator[Callable[[int], subprocess.Popen[bytes]]]:
     started: list[subprocess.Popen[bytes]] = []
 
     def start(core: int) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen([sys.executable, "-I", "-S", "-c", SPIN])
+        # In a session of its own: sched_autogroup (sched(7)) weighs sessions, not processes.
+        command = [sys.executable, "-I", "-S", "-c", SPIN]
+        process = subprocess.Popen(command, start_new_session=True)
         os.sched_setaffinity(process.pid, {core})
         started.append(process)
         return process
