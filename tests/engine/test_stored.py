@@ -104,7 +104,7 @@ def test_what_it_does_not_take_is_refused_by_name(
 
 
 def test_a_name_that_nobody_knows_says_what_there_is(kept: Runs) -> None:
-    with pytest.raises(UnknownName, match="no file and no stored experiment 'lader'") as caught:
+    with pytest.raises(UnknownName, match="no stored experiment 'lader'") as caught:
         named(kept, "lader")
     assert "ladder" in caught.value.hint
     with pytest.raises(InvalidDocument, match="cannot be read"):

@@ -39,7 +39,12 @@ class MemoryStore:
         return [each for (known, _), each in self.kept.items()
                 if known == kind.__name__ and wanted <= each.metadata.labels.items()]  # fmt: skip
 
-    def summaries(self, kind: type[Any], where: Filter) -> list[Summary]:
+    def summaries(
+        self, kind: type[Any], where: Filter | None = None, limit: int | None = None
+    ) -> list[Summary]:
+        where = where or Filter()
+        if kind is not Run:
+            return []
         return [
             Summary("Run", run.metadata.name, "", 0, run.metadata.creation_timestamp, None,
                     run.status.ended, run.spec.experiment, "", str(run.status.phase),

@@ -344,7 +344,7 @@ def test_an_experiment_that_cannot_run_is_told_once_per_occurrence() -> None:
     made.go(121)
     past = made.schedule.status.history
     assert [each.outcome for each in past] == ["not made", "not made"]
-    assert past[0].reason == "there is no Experiment 'nobody'"
+    assert past[0].reason == "there is no stored experiment 'nobody'"
     assert made.schedule.status.creating == []
 
 

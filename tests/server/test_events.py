@@ -29,8 +29,10 @@ def _to_end(stream: Any) -> list[dict[str, Any]]:
 
 
 def test_a_run_is_followed_to_its_verdict_and_from_where_somebody_left(call: Client) -> None:
-    name = call.post("/runs", document("followed"))["metadata"]["name"]
+    # Long enough that it is not over before anybody looks: then there is one event, and none later.
+    name = call.post("/runs", document("followed", baseline="1s"))["metadata"]["name"]
     told = _to_end(call.events(f"/events?run={name}&since=0"))
+    assert len(told) > 1
     assert {each["event"] for each in told} == {"run"}
     assert {each["data"]["name"] for each in told} == {name}
     assert told[-1]["data"]["verdict"] == "held"

@@ -23,6 +23,7 @@ TEMPLATE: Final = "faultline.dev/template"
 """The annotation with the spec as it was written, as JSON."""
 
 Data = dict[str, Any]
+_FILES = (".yaml", ".yml", ".json")
 
 
 def keepable(data: Data, name: str) -> Experiment:
@@ -107,7 +108,6 @@ def get(store: Store, name: str, values: Data) -> Experiment:
     except UnknownName as error:
         known = [each.name for each in store.summaries(Experiment, limit=200)]
         hint = nearest(name, known) if known else "put one there: faultline schedule apply FILE"
-        raise UnknownName(
-            f"there is no file and no stored experiment {name!r}", hint=hint
-        ) from error
+        meant = ", and no such file" if "/" in name or name.endswith(_FILES) else ""
+        raise UnknownName(f"there is no stored experiment {name!r}{meant}", hint=hint) from error
     return with_values(found, values)

@@ -118,6 +118,8 @@ class Feed(threading.Thread):
 
     def _put(self, item: bytes | None) -> bool:
         """Hand over; waits while the caller takes nothing, and gives up when it has gone."""
+        if self._loop.is_closed():  # the server has ended
+            return False
         waiting = asyncio.run_coroutine_threadsafe(self.out.put(item), self._loop)
         while not self.ended.is_set():
             with suppress(Late):

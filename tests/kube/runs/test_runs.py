@@ -103,7 +103,7 @@ def test_what_cannot_be_carried_out_ends_and_says_why(
         place.put(EXPERIMENTS, name, experiment(**fields))
         place.run(name, name)
     said = {
-        "nothing": "no file and no stored experiment 'nowhere'",
+        "nothing": "no stored experiment 'nowhere'",
         "command": "no probe of the operator's own machine",
         "here": "in a cluster nothing acts on the operator itself",
         "nobody": "none of the pods fits",
