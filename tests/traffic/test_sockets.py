@@ -30,6 +30,7 @@ class Loop:
         async def cancel() -> None:
             for each in self.open:
                 each.close()
+            await asyncio.sleep(0.01)  # what was just accepted begins, else nobody closes it
             others = [t for t in asyncio.all_tasks() if t is not asyncio.current_task()]
             for task in others:
                 task.cancel()
