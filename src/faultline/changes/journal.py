@@ -22,6 +22,7 @@ from faultline.errors import Conflict, InvalidDocument, JournalFailed, NotRecord
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+PATIENCE = 5.0  # seconds for which somebody else's write is waited for
 GROWN = 1 << 20  # bytes kept ready in the file and in its log; a record takes some 4 KiB
 _ORDER = list(State)
 _TABLES = f"""
@@ -35,6 +36,24 @@ PRAGMA user_version = {SCHEMA};
 """
 
 
+def write_ahead(database: sqlite3.Connection) -> None:
+    """Keep a write-ahead log (https://sqlite.org/wal.html), for good; raises sqlite3.Error.
+
+    Where several make the same new file at once SQLite does not wait for the one that is ahead, as
+    it does everywhere else: it says SQLITE_BUSY at once.
+    """
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            database.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(0.01)
+        else:
+            return
+
+
 class Journal:
     """One connection to the journal of a store. Not shared between threads."""
 
@@ -43,7 +62,7 @@ class Journal:
         try:
             if not self.path.exists():
                 os.close(os.open(self.path, os.O_CREAT | os.O_WRONLY, 0o600))
-            self._db = sqlite3.connect(self.path, timeout=5.0, isolation_level=None)
+            self._db = sqlite3.connect(self.path, timeout=PATIENCE, isolation_level=None)
             self._prepare()
         except (sqlite3.Error, OSError) as error:
             raise JournalFailed(
@@ -52,7 +71,7 @@ class Journal:
             ) from error
 
     def _prepare(self) -> None:
-        self._db.execute("PRAGMA journal_mode=WAL")
+        write_ahead(self._db)
         self._db.execute("PRAGMA synchronous=FULL")
         # Far below what the log is grown to, so that it starts over before it would need room.
         self._db.execute("PRAGMA wal_autocheckpoint=64")

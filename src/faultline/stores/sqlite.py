@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+from faultline.changes.journal import write_ahead
 from faultline.changes.store import check_trust
 from faultline.errors import InvalidDocument, UsageError
 from faultline.kernel import clock
@@ -92,7 +93,7 @@ class SqliteDatabase:
             ) from error
         try:
             with self.telling():
-                self.connection.execute("PRAGMA journal_mode = WAL")
+                write_ahead(self.connection)
                 self.connection.execute("PRAGMA synchronous = FULL")
                 self._migrate()
         except BaseException:

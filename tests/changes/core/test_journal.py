@@ -245,3 +245,27 @@ def test_only_what_no_undo_relies_on_does_not_wait_for_the_disk(journal: Journal
     journal.change("u1", look, durable=False)
     journal.change("u1", look)
     assert seen == [1, 2]
+
+
+def test_many_may_make_the_same_journal_at_once(tmp_path: Path) -> None:
+    for turn in range(40):
+        store = open_store(tmp_path / f"state{turn}")
+        begun, begin = os.pipe()
+        children = [_opener(store, begun, begin) for _ in range(6)]
+        os.close(begun)
+        os.close(begin)  # now
+        assert {os.waitpid(child, 0)[1] for child in children} == {0}
+
+
+def _opener(store: Store, begun: int, begin: int) -> int:
+    """A process that opens the journal when the pipe ends, and exits with 0 if it could."""
+    child = os.fork()
+    if child == 0:
+        try:
+            os.close(begin)
+            os.read(begun, 1)
+            Journal(store).close()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    return child
