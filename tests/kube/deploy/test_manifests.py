@@ -175,9 +175,10 @@ def test_the_chart_refuses_what_it_does_not_know() -> None:
 
 @pytest.fixture
 def cleared(apiserver: Server) -> Iterator[Server]:
-    """A server from which everything of ours is taken again."""
-    yield apiserver
+    """A server without anything that others have left of us, and from which all is taken again."""
     with closing(apiserver.client()) as client:
+        Leaving(client, "flt-deploy", lambda _: None, patience=5).objects(kinds=False)
+        yield apiserver
         Leaving(client, "flt-deploy", lambda _: None, patience=5).objects(kinds=False)
 
 

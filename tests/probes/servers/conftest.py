@@ -247,7 +247,7 @@ server.wait_for_termination()
 """
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def health(authority: Authority) -> Iterator[Callable[[str], int]]:
     """Runs a gRPC server: `plain`, `tls`, or `bare` (without the health service); its port."""
     pytest.importorskip("grpc_health.v1", reason="needs grpcio-health-checking")
