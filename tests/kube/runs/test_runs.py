@@ -158,7 +158,7 @@ def test_a_fault_of_objects_is_one_of_a_run_too(place: Place) -> None:
     place.client.create(MAPS, made, place.bench.namespace)
     selector = {"objects": {"kind": "ConfigMap", "name": "shop"}}
     fault = {"name": "wild", "fault": "config.value", "params": {"key": "mode", "value": "wild"},
-             "duration": "2s", "selector": selector}  # fmt: skip
+             "duration": "5s", "selector": selector}  # fmt: skip
     place.put(EXPERIMENTS, "wild", experiment(faults=[fault]))
     place.run("objects", "wild")
 
