@@ -29,9 +29,19 @@ from tests.kube.deploy.conftest import (
 )
 
 from faultline.errors import FaultlineError
+from faultline.kernel import procfs
+from faultline.kube import capabilities
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.needs_cluster, pytest.mark.slow]
 DELAY = {"latency": "150ms"}
+# In the order of capabilities(7), which is that of their numbers.
+NUMBERS = [
+    "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID",
+    "SETPCAP", "LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW",
+    "IPC_LOCK", "IPC_OWNER", "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT",
+    "SYS_ADMIN", "SYS_BOOT", "SYS_NICE", "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD",
+    "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP",
+]  # fmt: skip
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 
 
@@ -231,9 +241,18 @@ def left_of_us() -> list[str]:
     return [*found.split(), *(each for each in spaces if each.endswith("/faultline"))]
 
 
-def test_without_privileged_mode_and_torn_out(space: str, tmp_path: Path) -> None:
-    """Single capabilities; then operator, rights and agents are deleted with a fault in place."""
-    values = {"profile": "unprivileged", "agent": {"seccomp": "RuntimeDefault"}}
+def lacking() -> list[str]:
+    """Capabilities that this profile asks for and that no process of this machine can have."""
+    bounding = int(procfs.status(os.getpid())["CapBnd"], 16)
+    return [each for each in capabilities.names() if not bounding >> NUMBERS.index(each) & 1]
+
+
+@pytest.mark.parametrize("profile", ["full", "unprivileged"])
+def test_torn_out(space: str, tmp_path: Path, profile: str) -> None:
+    """Operator, rights and agents are deleted with a fault in place."""
+    if profile == "unprivileged" and (missing := lacking()):
+        pytest.skip(f"no container of this machine may have {', '.join(missing)}")
+    values = {"profile": profile, "agent": {"seccomp": "RuntimeDefault"}}
     with installed(space, tmp_path, **values) as made:
         ip = address(space, "web")
         kubectl("apply", "-f", "-", given=slow("bare", space))
