@@ -32,7 +32,9 @@ from faultline.errors import FaultlineError
 from faultline.kernel import procfs
 from faultline.kube import capabilities
 
-pytestmark = [pytest.mark.needs_root, pytest.mark.needs_cluster, pytest.mark.slow]
+pytestmark = [
+    pytest.mark.needs_root, pytest.mark.needs_cluster, pytest.mark.slow, pytest.mark.timeout(400),
+]  # fmt: skip
 DELAY = {"latency": "150ms"}
 # In the order of capabilities(7), which is that of their numbers.
 NUMBERS = [

@@ -32,7 +32,7 @@ from faultline.kubefaults.fields import read
 from faultline.operator.app import Operator
 from faultline.operator.hosts import OBJECTS
 
-pytestmark = pytest.mark.needs_cluster
+pytestmark = [pytest.mark.needs_cluster, pytest.mark.timeout(300)]
 
 DEPLOYMENTS = Kind("Deployment", "deployments", "apps/v1")
 SERVICES = Kind("Service", "services", "v1")

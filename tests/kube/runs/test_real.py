@@ -15,7 +15,9 @@ from tests.containers.test_pods import kubectl
 from tests.kube.deploy.conftest import SRC, Installed, archive, installed, space, until
 
 __all__ = ["archive", "space"]
-pytestmark = [pytest.mark.needs_root, pytest.mark.needs_cluster, pytest.mark.slow]
+pytestmark = [
+    pytest.mark.needs_root, pytest.mark.needs_cluster, pytest.mark.slow, pytest.mark.timeout(400),
+]  # fmt: skip
 VERSION = "faultline.dev/v1alpha1"
 BUSYBOX = "localhost/busybox:1"
 
