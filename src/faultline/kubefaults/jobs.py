@@ -86,12 +86,21 @@ class JobParallelism(FieldsFault[JobParallelismParams]):
         def active() -> int:
             return int(read(view.now(changes[0]) or {}, ("status", "active")) or 0)
 
-        before = int(read(target, ("spec", "parallelism")) or 1)
-        view.until(lambda: active() <= params.most if params.most < before else active() > before)
+        # By the note, since the object has the new number already.
+        before = int(changes[0].fields[0].before or 1)
+        fewer = params.most < before
+
+        def acted() -> bool:
+            return active() <= params.most if fewer else active() > before
+
+        view.until(acted)
         asked, found = f"{params.most} pods at a time", active()
         values = {"asked": float(params.most), "measured": float(found)}
-        if found <= params.most:
+        if found <= params.most if fewer else found > before:
             return Reading(Effect.EFFECTIVE, asked, f"{found} run", method, values=values)
+        if not fewer:
+            reason = f"no more than the {before} of before run: nothing may be left for others"
+            return Reading.unmeasured(asked, method, reason)
         reason = "the controller of jobs has not acted"
         return Reading(Effect.INEFFECTIVE, asked, f"{found} run", method, reason, values)
 
