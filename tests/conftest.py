@@ -15,11 +15,12 @@ import threading
 import time
 import traceback
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
+from tests import beside
 from tests.kube.programs import program
 
 from faultline.changes import store
@@ -28,7 +29,6 @@ from faultline.testing import plugin, residue, sampling
 
 SUITE = "FAULTLINE_SUITE"
 SECOND_KERNEL = "FAULTLINE_SECOND_KERNEL"
-WATCHED = (Path("/dev/shm"), Path("/etc"), Path("/var/tmp"))
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 _skipped: dict[str, str] = {}  # both_kernels tests that this kernel could not run: id -> reason
@@ -165,6 +165,8 @@ MARKERS = {
     "needs_cluster": "starts pods on a Kubernetes node that is this machine",
     "both_kernels": "runs in this kernel and once more in the second one",
     "slow": "takes more than a few seconds; runs last (leave out with -m 'not slow')",
+    "quiet": "measures what others on this machine disturb; runs when the other lane has ended",
+    "beside": "changes nothing of this machine: runs in the lane beside the others",
     "full": "runs only with --full",
 }
 
@@ -172,6 +174,7 @@ MARKERS = {
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("faultline suite")
     group.addoption("--full", action="store_true", help="run everything, with the full matrices")
+    group.addoption("--lane", choices=beside.LANES, help="only the modules of this lane")
     group.addoption("--part", default="0/1", help="I/N: only each N-th test, from the I-th on")
     group.addoption("--also", help="a file with the names of tests that no part may leave out")
     group.addoption(
@@ -203,6 +206,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for name, missing in MISSING.items():
             if item.get_closest_marker(name) and (reason := missing()):
                 item.add_marker(pytest.mark.skip(reason=reason))
+    if lane := config.getoption("--lane"):
+        items[:] = beside.of(lane, items)
     part, parts = map(int, config.getoption("--part").split("/"))
     if parts > 1:
         chosen = [item for item in items if item.get_closest_marker("both_kernels")]
@@ -214,12 +219,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             if index % parts == part or item.nodeid in wanted
         ]
     # The second kernel comes last: it is compared with what was skipped here.
-    items.sort(
-        key=lambda item: (
-            item.get_closest_marker("needs_second_kernel") is not None,
-            item.get_closest_marker("slow") is not None,
-        )
-    )
+    last = ("needs_second_kernel", "quiet", "slow")
+    items.sort(key=lambda item: [item.get_closest_marker(name) is not None for name in last])
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Before the limit of its time begins."""
+    if item.get_closest_marker("quiet") or item.get_closest_marker("needs_second_kernel"):
+        beside.wait_alone()
+    return (yield)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
@@ -267,7 +276,7 @@ def _own_state(
     for run, state in left.items():
         if any(state.is_relative_to(each) for each in ours):
             shutil.rmtree(run, ignore_errors=True)
-        elif not (_shared(request) or state.exists()):
+        elif not (_shared(request) or beside.beside_others() or state.exists()):
             pytest.fail(f"the store {state} is gone, and {run} is left of it", pytrace=False)
     shutil.rmtree(folder)
     if before is None:
@@ -325,7 +334,7 @@ def _no_residue(request: pytest.FixtureRequest) -> Iterator[None]:
     if _shared(request):
         yield
         return
-    folders = WATCHED  # a test's own scratch folder goes as a whole; it looks there itself
+    folders = beside.WATCHED  # a test's own scratch folder goes as a whole; it looks there itself
     ours = (SUITE, os.environ[SUITE])
     before = residue.snapshot(folders=folders, environment=ours)
     yield

@@ -364,12 +364,12 @@ def prepared(kind: type[Runtime]) -> Generator[Runtime]:
         finally:
             runtime.stop()
     finally:
-        _clean(base)
+        clean(base)
         if not before:
             shutil.rmtree(SHARED, ignore_errors=True)
 
 
-def _clean(base: Path) -> None:
+def clean(base: Path) -> None:
     """Take away what daemons leave: mounts below their folders, control groups."""
     for mount in reversed(mounts.mounts()):
         if mount.point.startswith(f"{base}/"):

@@ -16,7 +16,9 @@ from scene import Program, Scene
 from faultline.api.run import Phase, Run
 from faultline.changes.model import State
 
-pytestmark = [pytest.mark.needs_root, pytest.mark.needs_netns, pytest.mark.slow]
+pytestmark = [
+    pytest.mark.needs_root, pytest.mark.needs_netns, pytest.mark.slow, pytest.mark.quiet,
+]  # fmt: skip
 
 Record = Callable[[str, object], None]
 

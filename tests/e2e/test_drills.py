@@ -21,7 +21,7 @@ from faultline.engine.runs import Runs
 
 def real(test: Callable[..., None]) -> Callable[..., None]:
     """Marks a test that needs the whole chain."""
-    return pytest.mark.needs_prometheus(pytest.mark.slow(test))
+    return pytest.mark.needs_prometheus(pytest.mark.slow(pytest.mark.quiet(test)))
 
 
 APPLICATIONS = ("shop", "bank", "depot")

@@ -21,7 +21,9 @@ from faultline.api.run import Run, Verdict
 from faultline.engine import runs as engine
 from faultline.engine.runs import Runs
 
-pytestmark = [pytest.mark.needs_prometheus, pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [
+    pytest.mark.needs_prometheus, pytest.mark.slow, pytest.mark.quiet, pytest.mark.timeout(240),
+]  # fmt: skip
 
 CONFIGURATION = """
 global: {{scrape_interval: 250ms, scrape_timeout: 250ms, evaluation_interval: 250ms}}

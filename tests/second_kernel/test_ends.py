@@ -19,7 +19,9 @@ STARTS = 3  # of a guest that the panic and the lost power have ended
 LOST = 125  # the status of a guest that did not come to its end
 FAULTS = ("kernel.reboot", "kernel.reboot", "kernel.panic", "kernel.poweroff")
 
-pytestmark = [pytest.mark.needs_second_kernel, pytest.mark.timeout(STARTS * LIMIT + 60)]
+pytestmark = [
+    pytest.mark.needs_second_kernel, pytest.mark.beside, pytest.mark.timeout(STARTS * LIMIT + 60),
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,9 @@ LIMIT = 240  # seconds
 STORES = ("by-the-unit", "by-the-next-start")
 TEXT = "mode = calm\nlevel = 3\n"
 
-pytestmark = [pytest.mark.needs_second_kernel, pytest.mark.timeout(LIMIT + 60)]
+pytestmark = [
+    pytest.mark.needs_second_kernel, pytest.mark.beside, pytest.mark.timeout(LIMIT + 60),
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LIMIT = 2700  # seconds
 FEW = 20  # failures that are tried once more
 AT_ONCE = 2  # kernels that run side by side, as many as this project's machines have cores
-SHARE = 8  # of the tests that ran here, each how many-th runs there as well
+SHARE = 12  # of the tests that ran here, each how many-th runs there as well
 
 pytestmark = [pytest.mark.needs_second_kernel, pytest.mark.timeout(LIMIT + 60)]
 

@@ -113,10 +113,13 @@ def test_a_process_with_our_mark_or_our_variable_is_seen_until_it_ends() -> None
     before = snapshot(environment=("RESIDUE_TEST", "x"))
     wait = [sys.executable, "-c", "input()"]
     marked = subprocess.Popen([*wait, "faultline:u1:0"], stdin=subprocess.PIPE)
+    another = {"RESIDUE_TEST": "y"}
+    theirs = subprocess.Popen([*wait, "faultline:u2:0"], stdin=subprocess.PIPE, env=another)
     named = subprocess.Popen(wait, stdin=subprocess.PIPE, env={"RESIDUE_TEST": "x"})
     seen = difference(before, snapshot(environment=("RESIDUE_TEST", "x")))
     assert {str(marked.pid), str(named.pid)} <= _pids(seen)
-    for process in (marked, named):
+    assert str(theirs.pid) not in _pids(seen)
+    for process in (marked, named, theirs):
         process.communicate(b"\n")
     left = wait_clean(before, environment=("RESIDUE_TEST", "x"), seconds=2)
     assert not {str(marked.pid), str(named.pid)} & _pids(left)

@@ -20,6 +20,7 @@ from faultline.workers import burn
 from faultline.workers.burn import Controller, Sample
 from faultline.workers.join import group_from, group_to
 
+pytestmark = pytest.mark.quiet
 Start = Callable[..., Any]
 Make = Callable[[str], Group]
 POINTS = 3.0  # how far the measured level may be from the asked one

@@ -97,7 +97,8 @@ def snapshot(
 
     `folders` are searched for files with our mark, with everything below them on the same file
     system. Processes are counted as ours if an argument carries the mark, or if they began with
-    the variable `environment` (name, value); this process is left out.
+    the variable `environment` (name, value); those that began with another value of it belong to
+    others who do the same. This process is left out.
     """
     with Netlink.open() as route:
         indexes = _link_names(route)
@@ -287,7 +288,12 @@ def _processes(environment: tuple[str, str] | None) -> Iterator[str]:
     """Processes of ours. Keepers are left out: one that holds nothing ends by itself."""
     found = {each.id: each for each in procfs.find_marked(MARK)}
     if environment is not None:
-        found |= {each.id: each for each in procfs.find_by_environment(*environment)}
+        name, value = environment
+        for each in procfs.find_by_environment(name):
+            if procfs.environment(each.pid).get(name) == value:
+                found[each.id] = each
+            else:
+                found.pop(each.id, None)
     for each in found.values():
         keeper = any(argument.startswith("keeper:") for argument in each.cmdline)
         if each.pid != os.getpid() and each.state not in "ZX" and not keeper:

@@ -14,9 +14,10 @@ from typing import TypeVar
 T = TypeVar("T")
 
 FULL = "FAULTLINE_FULL"
+SEED_VARIABLE = "FAULTLINE_SEED"
 
-# In the environment, so that the second kernel draws the same.
-SEED = int(os.environ.setdefault("FAULTLINE_SEED", str(time.time_ns() // 10**9)))
+# In the environment, so that the second kernel and the other lane draw the same.
+SEED = int(os.environ.setdefault(SEED_VARIABLE, str(time.time_ns() // 10**9)))
 
 
 def examples(few: int, many: int) -> int:

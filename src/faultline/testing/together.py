@@ -6,7 +6,7 @@ import random
 from contextlib import ExitStack
 
 from faultline.changes.model import Record
-from faultline.errors import Conflict, FaultlineError, Refused, Unsupported
+from faultline.errors import Conflict, FaultlineError, Refused, TargetGone, Unsupported
 from faultline.injection import registry
 from faultline.injection.injector import Injector
 from faultline.injection.model import Ending
@@ -66,8 +66,8 @@ def _inject(injector: Injector, ground: Ground, fault_id: str) -> Record | None:
     try:
         order = ground.order_for(fault_id)
         return injector.inject(order)
-    except (Conflict, Refused, Unsupported):
-        return None
+    except (Conflict, Refused, TargetGone, Unsupported):
+        return None  # gone is what another one of them holds down: a link, a process
     except FaultlineError as error:
         ground.complaints.append(f"{fault_id}: {type(error).__name__}: {error}")
         return None

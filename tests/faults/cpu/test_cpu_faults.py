@@ -23,6 +23,7 @@ from faultline.injection.reading import Effect
 from faultline.kernel import cgroup, cpustat, procfs
 from faultline.units import Duration
 
+pytestmark = pytest.mark.quiet
 SPIN = "while True: pass"
 QUOTA = 0.5  # cores
 

@@ -21,7 +21,7 @@ from faultline.kernel.cgroup import Group
 from faultline.places.find import Target
 from faultline.units import Duration
 
-pytestmark = [pytest.mark.needs_root, pytest.mark.both_kernels]
+pytestmark = [pytest.mark.needs_root, pytest.mark.both_kernels, pytest.mark.quiet]
 
 HALF = {"cpu__max": "50000 100000", "cpu__cfs_quota_us": "50000"}
 SPIN = "while True: pass"

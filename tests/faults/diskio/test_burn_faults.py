@@ -17,7 +17,7 @@ from faultline.kernel import cgroup, procfs
 from faultline.places.find import Target, find
 from faultline.units import Duration
 
-pytestmark = [pytest.mark.needs_root, pytest.mark.both_kernels]
+pytestmark = [pytest.mark.needs_root, pytest.mark.both_kernels, pytest.mark.quiet]
 MIB = 1 << 20
 
 

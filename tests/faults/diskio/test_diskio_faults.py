@@ -21,7 +21,7 @@ from faultline.kernel import blockio, cgroup, procfs
 from faultline.kernel.blockio import IoLimits
 from faultline.units import Duration
 
-pytestmark = [pytest.mark.needs_root, pytest.mark.both_kernels]
+pytestmark = [pytest.mark.needs_root, pytest.mark.both_kernels, pytest.mark.quiet]
 
 MIB = 1 << 20
 SECOND_VERSION = "io" in cgroup.layout().controllers()

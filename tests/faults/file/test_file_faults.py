@@ -45,9 +45,12 @@ def order(fault: str, duration: str = "60s", **params: Any) -> Order:
 def snapshot(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
-        info = path.lstat()
-        with open(os.open(path, os.O_RDONLY | os.O_NOATIME), "rb") as file:
-            content = file.read()
+        try:
+            info = path.lstat()
+            with open(os.open(path, os.O_RDONLY | os.O_NOATIME), "rb") as file:
+                content = file.read()
+        except FileNotFoundError:
+            continue  # it went while the others were read
         same = (info.st_ino, info.st_mode, info.st_mtime_ns, info.st_atime_ns, info.st_nlink)
         found[path.name] = (content, *same)
     return found

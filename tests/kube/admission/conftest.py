@@ -126,7 +126,7 @@ class World:
     def operate(self, **settings: Any) -> Operator:
         access = self.access("operator")
         told = {"webhook": Address.read("127.0.0.1:0"), **settings}
-        made = Operator(lambda: Plain(access), Settings(self.own, rate=1000, lease=3, **told))
+        made = Operator(lambda: Plain(access), Settings(self.own, rate=1000, lease=8, **told))
         thread = threading.Thread(target=made.run)
         thread.start()
         self.operators.append((made, thread))
@@ -196,7 +196,7 @@ class World:
         for name in names:
             meta = {"name": name}
             self.client.create(NODES, {"apiVersion": "v1", "kind": "Node", "metadata": meta})
-        with Agents(lambda: Plain(self.admin), names, self.own, lease=3):
+        with Agents(lambda: Plain(self.admin), names, self.own, lease=8):
             yield names
         for name in names:
             gone(self.client, HOSTS, name)

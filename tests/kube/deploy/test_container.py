@@ -12,7 +12,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from tests.containers.grounds import Containerd
+from tests.containers.grounds import Containerd, clean
 from tests.kube.agent.conftest import Crew, entry, keepers, prepared, state_of, until, victim
 from tests.kube.apiserver import Server
 from tests.kube.deploy.conftest import NAME, archive, run_of
@@ -77,8 +77,9 @@ def crew(prepared: Server, archive: Path, tmp_path: Path) -> Generator[Contained
             dismiss(recovery.store)
         until(lambda: not keepers(made.state), words="keepers did not end")
         made.client.close()
-        for each in (run_of(made.state), made.state, base):
+        for each in (run_of(made.state), made.state):
             shutil.rmtree(each, ignore_errors=True)
+        clean(base)
 
 
 def groups(pid: int) -> set[str]:

@@ -30,6 +30,7 @@ CRDS = Kind(
 PODS, NODES = Kind("Pod", "pods", "v1"), Kind("Node", "nodes", "v1", namespaced=False)
 SPACES = Kind("Namespace", "namespaces", "v1", namespaced=False)
 EVENTS = Kind("Event", "events", "v1")
+LEASE = 8  # seconds: on a busy machine, who is late by less must not be taken for dead
 
 
 def until(what: Callable[[], Any], words: str = "", patience: float = 20.0) -> Any:
@@ -43,7 +44,7 @@ def until(what: Callable[[], Any], words: str = "", patience: float = 20.0) -> A
 
 
 def settings_for(namespace: str) -> Settings:
-    return Settings(namespace, rate=1000, lease=3, runs=())
+    return Settings(namespace, rate=1000, lease=LEASE, runs=())
 
 
 @dataclass
@@ -172,7 +173,7 @@ def bench(kinds: Server, namespace: str) -> Generator[Bench]:
     with closing(kinds.client()) as client:
         made = Bench(kinds, client, namespace)
         names = made.populate(3, 2)
-        with Agents(made.connect, names, made.own, lease=3) as made.agents:
+        with Agents(made.connect, names, made.own, lease=LEASE) as made.agents:
             try:
                 yield made
             finally:

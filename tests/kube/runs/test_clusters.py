@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from tests.kube.apiserver import ADMIN, Server, running
-from tests.kube.operator.conftest import CRDS, HOSTS, NODES, PODS, SPACES, VERSION, Bench
+from tests.kube.operator.conftest import CRDS, HOSTS, LEASE, NODES, PODS, SPACES, VERSION, Bench
 from tests.kube.runs.conftest import EXPERIMENTS, RUNS, Place, experiment, install, until
 
 from faultline.kube.crds import crd
@@ -56,7 +56,7 @@ def other(second: Server, place: Place) -> Generator[Place]:
         client.create(SPACES, made)
         bench = Bench(second, client, space, runs=(space,))
         names = bench.populate(2, 1)
-        with Agents(bench.connect, names, bench.own, lease=3) as bench.agents:
+        with Agents(bench.connect, names, bench.own, lease=LEASE) as bench.agents:
             bench.operate()
             yield Place(bench)
             bench.end_operators()
