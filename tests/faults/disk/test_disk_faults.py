@@ -112,7 +112,10 @@ def test_the_share_is_within_a_percent(injector, disk):
 
 def test_a_fill_that_somebody_removed_is_told(injector, disk):
     record = injector.inject(order("disk.fill", folder=str(disk), bytes="20MiB"))
-    assert injector.observe(record.uid).effect is Effect.EFFECTIVE
+    (disk / "others").write_bytes(b"x" * (8 << 20))
+    reading = injector.observe(record.uid)
+    assert reading.effect is Effect.EFFECTIVE
+    assert reading.values["measured"] == pytest.approx(20 << 20, rel=0.01)
     next(disk.glob(".faultline-*.fill")).unlink()
     assert injector.observe(record.uid).effect is Effect.INEFFECTIVE
     assert injector.recover(record.uid).end is End.RECOVERED

@@ -75,7 +75,10 @@ class DiskFill(Fault[FillParams]):
         "Quotas of single users are not seen. On file systems that compress or share blocks the "
         "share is reached, and may drift as they tidy up."
     )
-    measures = "The file system's own count (statvfs), against the one before."
+    measures = (
+        "A percentage by the file system's own count (statvfs); a number of bytes by the blocks of "
+        "our file, since others write meanwhile."
+    )
     restores = "Removes the file, by its mark; needs no space."
     example: ClassVar[dict[str, str]] = {"folder": "{folder}", "bytes": "8MiB"}
     scratch = "file"
@@ -97,6 +100,8 @@ class DiskFill(Fault[FillParams]):
     def observe(self, place: Place, params: FillParams, record: Record) -> Reading:
         with opened(place, params.folder) as fd:
             now = filesystem.space(fd)
+            held = _blocks(fd, f".faultline-{record.uid}-0.fill")
+        reason = "somebody has freed space since"
         if params.percent is not None:
             asked = f"{params.percent} used"
             short = float(params.percent) - now.percent
@@ -105,15 +110,22 @@ class DiskFill(Fault[FillParams]):
             values = {"asked": float(params.percent), "measured": now.percent}
             measured = f"{now.percent:.2f}% used, {now.available} bytes available"
         else:
-            asked = f"{params.bytes} taken"
-            taken = record.steps[0].prior["free"] - now.free
-            wanted = int(params.bytes or 0)
-            ok = taken >= 0.99 * wanted - (1 << 20)
-            values = {"asked": float(wanted), "measured": float(taken)}
-            measured = f"{taken} bytes fewer free, {now.available} available"
+            asked, wanted = f"{params.bytes} taken", int(params.bytes or 0)
+            fewer = record.steps[0].prior["free"] - now.free
+            ok = held >= 0.99 * wanted
+            values = {"asked": float(wanted), "measured": float(held)}
+            measured = f"{held} bytes taken by ours, {fewer} fewer free than before"
+            reason = "somebody has cut our file"
         effect = Effect.EFFECTIVE if ok else Effect.INEFFECTIVE
-        reason = "" if ok else "somebody has freed space since"
-        return Reading(effect, asked, measured, self.measures, reason, values)
+        return Reading(effect, asked, measured, self.measures, "" if ok else reason, values)
+
+
+def _blocks(folder: int, name: str) -> int:
+    """How many bytes of its file system a file takes; 0 where there is none."""
+    try:
+        return os.stat(name, dir_fd=folder, follow_symlinks=False).st_blocks * 512
+    except FileNotFoundError:
+        return 0
 
 
 class InodesParams(FolderParams):
