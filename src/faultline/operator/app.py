@@ -222,7 +222,7 @@ class Operator:
 
     def _round(self, pool: ThreadPoolExecutor) -> None:
         if not self.leader.leads:
-            self._led = False
+            self._led = self.caches.looked = False
             return
         if not self._led:
             self._led = True

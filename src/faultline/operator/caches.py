@@ -57,6 +57,7 @@ class Caches:
             self.faults, self.hosts, self.halts, self.pods, self.nodes, self.spaces, self.leases
         ]  # fmt: skip
         self.alive: dict[str, bool] = {}
+        self.looked = False  # whether `alive` is of now: who leads looks all the time
 
     def start(self, connect: Callable[[], Client]) -> None:
         for each in self._all:
@@ -70,6 +71,11 @@ class Caches:
     def synced(self) -> bool:
         """Whether everything has been listed once."""
         return all(each.synced.is_set() for each in self._all)
+
+    @property
+    def ready(self) -> bool:
+        """Whether all that is asked of them can be answered: also who is alive."""
+        return self.synced and self.looked
 
     @property
     def watching(self) -> bool:
@@ -115,6 +121,7 @@ class Caches:
                     self._wake("share", owner)
         for name in self.alive.keys() - hosts.keys():
             del self.alive[name]
+        self.looked = True
 
     def views(self) -> dict[str, HostView]:
         """All hosts."""

@@ -72,6 +72,7 @@ class Lane:
         client = self.sender.socket(self.family, socket.SOCK_STREAM)
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         client.settimeout(20)
+        listener.settimeout(20)  # the last step of the handshake may be lost several times
         client.connect(listener.getsockname())
         served, _ = listener.accept()
         served.settimeout(20)

@@ -114,7 +114,8 @@ def test_tcp_fills_a_long_wire_as_on_a_network(few: Lane, on_few: Injector, late
     with on(on_few, "delay", latency=f"{latency}ms", protocol="tcp", **few.here):
         seen = stream(few, 24_000_000)
     assert seen.intact
-    assert seen.shortest * 1e3 >= latency - EARLY
+    # By TCP's own figure, which dates a segment when it means to send it: that may be later.
+    assert seen.shortest * 1e3 >= latency - 2 * EARLY
     assert seen.in_flight > 500_000
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from tests.kube.operator.conftest import HALTS, VERSION
 from tests.kube.runs.conftest import EXPERIMENTS, RUNS, SCHEDULES, Place, experiment, until
 
 from faultline.kubeapi.model import Kind, metadata
+from faultline.operator.caches import Caches
 
 pytestmark = pytest.mark.needs_apiserver
 MAPS = Kind("ConfigMap", "configmaps", "v1")
@@ -52,6 +55,25 @@ def test_the_operator_that_dies_is_followed_by_one_that_goes_on(place: Place) ->
     until(lambda: not place.faults())
     assert place.bench.agents is not None
     assert place.bench.agents.suffering() == 0
+
+
+def test_a_run_that_waited_for_its_operator_finds_the_agents(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is begun before it is known which of them are alive."""
+    look = Caches.look_at_leases
+
+    def late(caches: Caches) -> None:
+        if not caches.looked:
+            time.sleep(2)
+        look(caches)
+
+    monkeypatch.setattr(Caches, "look_at_leases", late)
+    place.put(EXPERIMENTS, "slow-web", experiment())
+    place.run("early")
+    place.bench.operate()
+    told = place.ended("early")
+    assert told["verdict"] == "held", told["reason"]
 
 
 @pytest.mark.slow

@@ -155,6 +155,8 @@ class Keeper:
             if not self._leader.leads:
                 self._end(list(self._engines))
                 continue
+            if not self._caches.ready:
+                continue  # a run would be told that nobody is there
             self._look()
             if time.monotonic() - self._swept > SWEEP and self.runs.synced.is_set():
                 self._swept = time.monotonic()
