@@ -16,10 +16,10 @@ import pytest
 import yaml
 from tests.containers.looking import took
 from tests.containers.test_pods import kubectl, pod
-from tests.kube.agent.conftest import CRDS, HOSTS, NAMESPACE, Crew, entry, until
+from tests.kube.agent.conftest import HOSTS, NAMESPACE, Crew, entry, until
+from tests.kube.kinds_there import kinds_there
 
 from faultline.errors import TargetGone
-from faultline.kube.crds import crd
 from faultline.kubeapi.client import Client
 from faultline.kubeapi.kubeconfig import connect
 from faultline.places import pods
@@ -46,14 +46,12 @@ class Cluster:
 def cluster() -> Generator[Cluster]:
     """With our Host and a namespace for leases, both gone afterwards."""
     made = Cluster(Path(os.environ["KUBECONFIG"]))
-    kubectl("create", "-f", "-", given=crd("Host"))
-    kubectl("create", "namespace", NAMESPACE)
-    kubectl("wait", "--for=condition=Established", f"crd/{crd('Host')['metadata']['name']}")
-    try:
-        yield made
-    finally:
-        kubectl("delete", CRDS.plural, crd("Host")["metadata"]["name"])
-        kubectl("delete", "namespace", NAMESPACE)
+    with kinds_there("Host"):
+        kubectl("create", "namespace", NAMESPACE)
+        try:
+            yield made
+        finally:
+            kubectl("delete", "namespace", NAMESPACE)
 
 
 @pytest.fixture(scope="module")

@@ -19,10 +19,10 @@ from typing import Any
 import pytest
 from tests.containers.test_pods import kubectl, pod
 from tests.kube.agent.conftest import Crew, crew, state_of
+from tests.kube.kinds_there import kinds_there
 from tests.kube.operator.conftest import FAULTS, HOSTS, VERSION, until
 
 from faultline.kernel import cgroup, procfs
-from faultline.kube.crds import crd
 from faultline.kubeapi.client import Client
 from faultline.kubeapi.kubeconfig import connect
 from faultline.kubeapi.model import ApiError, Kind, Object, metadata
@@ -63,16 +63,12 @@ def process_of(program: str, words: str) -> procfs.Process:
 def prepared() -> Generator[Cluster]:
     """With our kinds and a namespace for leases."""
     cluster = Cluster()
-    kinds = [crd(each) for each in ("Fault", "Halt", "Host")]
-    space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": OWN}}
-    made = {"apiVersion": "v1", "kind": "List", "items": [*kinds, space]}
-    kubectl("create", "-f", "-", given=made)
-    names = [f"crd/{each['metadata']['name']}" for each in kinds]
-    kubectl("wait", "--for=condition=Established", "--timeout=100s", *names)
-    try:
-        yield cluster
-    finally:
-        kubectl("delete", "--wait=false", *names, f"namespace/{OWN}")
+    with kinds_there("Fault", "Halt", "Host"):
+        kubectl("create", "namespace", OWN)
+        try:
+            yield cluster
+        finally:
+            kubectl("delete", "namespace", OWN)
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -126,7 +127,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def space(archive: Path) -> Generator[str]:
     """A namespace with a pod that answers HTTP and one beside it; the image is on the node."""
-    name = f"fldeploy-{os.getpid()}"
+    name = f"fldeploy-{uuid.uuid4().hex[:6]}"  # there are several: who imports it has its own
     kubectl("create", "namespace", name)
     web = pod("web", name, "app")
     web["spec"]["containers"][0]["command"] = ["httpd", "-f", "-p", "8080"]

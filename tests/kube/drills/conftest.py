@@ -19,6 +19,7 @@ import pytest
 import yaml
 from tests.containers.test_pods import IMAGE, kubectl
 from tests.kube.agent.conftest import Crew, keepers
+from tests.kube.kinds_there import kinds_there
 
 from faultline.changes.keepers import dismiss
 from faultline.changes.store import open_store
@@ -145,17 +146,12 @@ class Field:
 def cluster() -> Generator[Cluster]:
     """With all our kinds, and a namespace for leases; all of it gone afterwards."""
     made = Cluster(Path(os.environ["KUBECONFIG"]))
-    found = crds()
-    kubectl("apply", "--server-side", "-f", "-", given={
-        "apiVersion": "v1", "kind": "List", "items": found})  # fmt: skip
-    names = [each["metadata"]["name"] for each in found]
-    kubectl("create", "namespace", NAMESPACE)
-    kubectl("wait", "--for=condition=Established", *(f"crd/{each}" for each in names))
-    try:
-        yield made
-    finally:
-        kubectl("delete", "crd", *names)
-        kubectl("delete", "namespace", NAMESPACE)
+    with kinds_there(*(each["spec"]["names"]["kind"] for each in crds())):
+        kubectl("create", "namespace", NAMESPACE)
+        try:
+            yield made
+        finally:
+            kubectl("delete", "namespace", NAMESPACE)
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from functools import partial
 from typing import Any
 
 import pytest
+from tests.kube.kinds_there import kinds_there
 from tests.kube.operator.conftest import (
-    CRDS,
     FAULTS,
     HALTS,
     HOSTS,
@@ -24,13 +24,11 @@ from tests.kube.operator.conftest import (
     until,
 )
 
-from faultline.kube.crds import crd
 from faultline.kubeapi.client import Client
 from faultline.kubeapi.kubeconfig import connect
 from faultline.kubeapi.model import ApiError, Kind, Object, metadata
 from faultline.kubefaults.fields import read
 from faultline.operator.app import Operator
-from faultline.operator.hosts import OBJECTS
 
 pytestmark = [pytest.mark.needs_cluster, pytest.mark.timeout(300)]
 
@@ -98,10 +96,7 @@ class Town:
 @pytest.fixture(scope="module")
 def town() -> Generator[Town]:
     space = f"objects-{uuid.uuid4().hex[:6]}"
-    with closing(Client(connect("", ""))) as client:
-        for name in ("Fault", "Host", "Halt"):
-            made = crd(name)
-            client.patch(CRDS, made["metadata"]["name"], made, "apply", force=True)
+    with kinds_there("Fault", "Host", "Halt"), closing(Client(connect("", ""))) as client:
         for kind in (FAULTS, HOSTS, HALTS):
             until(lambda kind=kind: client.rest.request("GET", kind.path()).status == 200)
         for each in (space, f"ops-{space}"):
@@ -121,8 +116,6 @@ def town() -> Generator[Town]:
             until(lambda: not [*client.every(FAULTS, space)], patience=60)
             operator.stop()
             thread.join(20)
-            with suppress(ApiError):
-                client.delete(HOSTS, OBJECTS)
             for each in (space, f"ops-{space}"):
                 client.delete(SPACES, each)
 
