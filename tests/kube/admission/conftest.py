@@ -53,6 +53,7 @@ class World:
     client: Client
     mark: str = field(default_factory=lambda: uuid.uuid4().hex[:6])
     operators: list[tuple[Operator, threading.Thread]] = field(default_factory=list[Any])
+    hosts: list[str] = field(default_factory=list[str])  # those of our own nodes
 
     def __post_init__(self) -> None:
         self.admin = self.server.access()  # once: it writes the token anew, which others read
@@ -196,6 +197,7 @@ class World:
         for name in names:
             meta = {"name": name}
             self.client.create(NODES, {"apiVersion": "v1", "kind": "Node", "metadata": meta})
+        self.hosts += names
         with Agents(lambda: Plain(self.admin), names, self.own, lease=8):
             yield names
         for name in names:

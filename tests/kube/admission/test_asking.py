@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 from tests.kube.admission.conftest import DELAY, World, gone, unhooked, until
-from tests.kube.operator.conftest import FAULTS, HALTS, HOSTS, NODES, PODS
+from tests.kube.operator.conftest import FAULTS, HALTS, PODS
 
 from faultline.kubeapi.client import Client
 from faultline.kubeapi.model import Object, metadata
@@ -99,7 +99,7 @@ def test_who_may_not_delete_pods_may_not_have_us_hurt_them(
 
 
 def test_what_she_may_do_herself_is_carried_out(asked: World, anna: Client, hers: str) -> None:
-    asked.pod("web", hers, next(iter(asked.client.every(HOSTS)))["metadata"]["name"])
+    asked.pod("web", hers, asked.hosts[0])
     forged = {"annotations": {ANNOTATION: '{"by": {"user": "admin"}, "mac": "x"}'}}
     made = asked.make("Fault", "slow", DELAY, hers, anna, **forged)
     assert f":{asked.people}:anna" in metadata(made)["annotations"][ANNOTATION]
@@ -250,7 +250,7 @@ def test_what_comes_to_fit_later_is_judged_when_it_is_found(
     late = f"late-{asked.mark}-*"
     pods = {"namespaces": [hers, late], "labels": {"app": "web"}}
     spec = {**DELAY, "selector": {"pods": pods, "mode": "all", "live": "top-up"}}
-    node = str(next(iter(asked.client.every(NODES)))["metadata"]["name"])
+    node = asked.hosts[0]
     if not list(asked.client.every(PODS, hers)):
         asked.pod("first", hers, node)
     asked.make("Fault", "hers", spec, hers, anna)
@@ -271,7 +271,7 @@ def test_what_comes_to_fit_later_is_judged_when_it_is_found(
 
 def test_a_run_is_carried_out_for_whoever_made_it(asked: World, anna: Client, hers: str) -> None:
     """Its faults are made by the operator, and are hers all the same."""
-    node = str(next(iter(asked.client.every(NODES)))["metadata"]["name"])
+    node = asked.hosts[0]
     if not list(asked.client.every(PODS, hers)):
         asked.pod("first", hers, node)
     port = int(asked.server.url.rpartition(":")[2])
