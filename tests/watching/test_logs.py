@@ -217,7 +217,7 @@ RECORDED = [
     {"__REALTIME_TIMESTAMP": "1767225601500000", "MESSAGE": [104, 105], "SYSLOG_IDENTIFIER": "app"},
     {"__REALTIME_TIMESTAMP": "1767225602500000", "MESSAGE": None},
 ]
-"""As journalctl(1) documents `--output=json`; there is no systemd on the machine of the tests."""
+"""As journalctl(1) documents `--output=json`; test_journal.py reads a real journal."""
 
 
 def journalctl(folder: Path, monkeypatch: pytest.MonkeyPatch, code: int = 0) -> Path:
