@@ -324,6 +324,7 @@ class ContainerRemove(Fault[ContainerRemoveParams]):
     example: ClassVar[dict[str, str]] = {}
     places = _PLACES
     outlives_target = True
+    lethal = "nothing is left of what it would be tried on; it has tests of its own"
 
     def plan(self, place: Place, params: ContainerRemoveParams) -> list[Change]:
         found = _target(place)
