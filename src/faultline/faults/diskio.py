@@ -316,6 +316,11 @@ class DiskioHang(_Throttled[HangParams]):
     def words(self, params: HangParams) -> str:
         return "reads and writes hang" if params.mode == "all" else f"{params.mode}s hang"
 
+    def observe(self, place: Place, params: HangParams, record: Record) -> Reading:
+        found = super().observe(place, params, record)
+        found.values.pop("asked", None)  # a rate that is as good as none is no value to be met
+        return found
+
 
 def _disk_of(place: Place, path: str) -> Device:
     """The disk below a folder of a place."""

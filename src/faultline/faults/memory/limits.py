@@ -121,11 +121,13 @@ class MemorySqueeze(Fault[SqueezeParams]):
         met, killed = _since(record)
         values = {
             "asked": float(wanted),
-            "measured": float(charge),
+            "charged": float(charge),
             "met": float(met),
             "killed": float(killed),
         }
         measured = f"{_short(charge)} charged, the limit met {met} times, {killed} killed"
+        if now.isdigit():  # else it is `max`: none
+            values["measured"] = float(now)
         if now != str(wanted):
             why = f"somebody has set {path.name} to {now}"
             return Reading(Effect.INEFFECTIVE, asked, measured, self.measures, why, values)
