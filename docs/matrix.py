@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import time
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from faultline.injection import registry
+from faultline.testing.matrix import GROUNDS, order
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "matrix"
@@ -105,7 +107,9 @@ def section(run: dict[str, Any]) -> list[str]:
     days = [time.strftime("%Y-%m-%d", time.gmtime(row["time"])) for row in rows]
     when = " to ".join(sorted({min(days), max(days)}))
     title = f"Linux {kernel['release']}, {kernel['machine']}, control groups {kernel['cgroups']}"
-    missing = sorted(registry.everything().keys() - {row["fault"] for row in rows})
+    by_place = {(row["fault"], row["place"]): line(*cells(row)) for row in rows}
+    for pair in product(registry.everything(), GROUNDS):
+        by_place.setdefault(pair, line(*pair, NOT_YET, *[""] * (len(HEAD) - 3)))
     return [
         f"## {title}",
         "",
@@ -113,8 +117,7 @@ def section(run: dict[str, Any]) -> list[str]:
         "",
         line(*HEAD),
         "|" + "---|" * len(HEAD),
-        *(line(*cells(row)) for row in rows),
-        *(line(each, "", NOT_YET, *[""] * (len(HEAD) - 3)) for each in missing),
+        *(by_place[pair] for pair in sorted(by_place, key=order)),
         "",
     ]
 

@@ -251,14 +251,15 @@ def main() -> int:
             kills = f"{row.survived}/{row.kill_points}"
             sys.stdout.write(f"{row.fault} on {row.place}: {state} ({kills})\n")
             sys.stdout.flush()
-            ordered = [rows[key] for key in sorted(rows, key=_order)]
+            ordered = [rows[key] for key in sorted(rows, key=order)]
             saved = {"kernel": kernel(), "time": time.time(), "rows": ordered}
             given.output.write_text(json.dumps(saved, indent=1) + "\n")
     sys.stdout.write(f"{len(pairs)} rows in {time.monotonic() - begun:.0f} s\n")
     return int(bool(bad))
 
 
-def _order(key: tuple[str, str]) -> tuple[str, int]:
+def order(key: tuple[str, str]) -> tuple[str, int]:
+    """By fault, then by kind of place."""
     return key[0], GROUNDS.index(key[1])
 
 
