@@ -12,7 +12,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Self
 
 from faultline.changes.model import SCHEMA, End, Record, State, Undone
@@ -62,8 +62,11 @@ class Journal:
         try:
             if not self.path.exists():
                 os.close(os.open(self.path, os.O_CREAT | os.O_WRONLY, 0o600))
-            self._db = sqlite3.connect(self.path, timeout=PATIENCE, isolation_level=None)
-            self._prepare()
+            with ExitStack() as failed:
+                self._db = sqlite3.connect(self.path, timeout=PATIENCE, isolation_level=None)
+                failed.callback(self._db.close)
+                self._prepare()
+                failed.pop_all()
         except (sqlite3.Error, OSError) as error:
             raise JournalFailed(
                 f"the journal {self.path} could not be opened: {error}",
@@ -77,7 +80,6 @@ class Journal:
         self._db.execute("PRAGMA wal_autocheckpoint=64")
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version > SCHEMA:
-            self.close()
             raise InvalidDocument(
                 f"the journal {self.path} has schema {version}, this version reads up to {SCHEMA}",
                 hint="use the version that wrote it, or a newer one",
